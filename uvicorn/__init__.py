@@ -1,0 +1,11 @@
+"""An ASGI server whose process manager is the product.
+
+The four public names; everything else is imported from the module that owns it.
+"""
+
+from uvicorn.config import Config
+from uvicorn.main import main, run
+from uvicorn.server import Server
+
+__version__ = "0.37.0"
+__all__ = ["Config", "Server", "main", "run"]

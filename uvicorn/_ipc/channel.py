@@ -1,0 +1,92 @@
+"""Small typed messages from a worker to its master, over a socket pair.
+
+A message is a kind, a length and as many bytes. The master never blocks on it, reads a bounded amount at a time, and
+takes anything malformed for the end of the channel. The worker never blocks on it either: what does not fit is dropped.
+The channel's end of file tells either side that the other one is gone.
+"""
+
+from __future__ import annotations
+
+import enum
+import socket
+import struct
+import threading
+from dataclasses import dataclass
+
+_HEADER = struct.Struct("!BxH")
+MAX_PAYLOAD = 65535
+
+
+class Kind(enum.IntEnum):
+    """What a worker has to say."""
+
+    READY = 1  # lifespan startup is done, and it accepts
+    RECYCLE = 2  # it has reached a limit and wants a successor; the payload says which, in words
+    STOPPED_ACCEPTING = 3  # its listening sockets are closed
+    REPORT = 4  # text for the log: where it is stuck
+
+
+@dataclass(frozen=True, slots=True)
+class Message:
+    kind: Kind
+    text: str = ""
+
+
+def channel_pair() -> tuple[socket.socket, socket.socket]:
+    """The master's end and the worker's end."""
+    ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_STREAM)
+    ours.setblocking(False)
+    theirs.setblocking(False)
+    return ours, theirs
+
+
+class Sender:
+    """The worker's end; several threads may use it."""
+
+    def __init__(self, sock: socket.socket) -> None:
+        self.sock = sock
+        self._lock = threading.Lock()
+
+    def send(self, kind: Kind, text: str = "") -> bool:
+        """Send a message; False where it could not be sent whole."""
+        payload = text.encode("utf-8", "replace")[:MAX_PAYLOAD]
+        frame = _HEADER.pack(kind, len(payload)) + payload
+        with self._lock:
+            try:
+                return self.sock.send(frame) == len(frame)
+            except OSError:
+                return False
+
+
+class Receiver:
+    """The master's end."""
+
+    def __init__(self, sock: socket.socket) -> None:
+        self.sock = sock
+        self._buffer = bytearray()
+
+    def receive(self) -> tuple[list[Message], bool]:
+        """The messages that have come, and whether the channel is still open."""
+        try:
+            data = self.sock.recv(MAX_PAYLOAD)
+        except BlockingIOError:
+            return [], True
+        except OSError:
+            return [], False
+        if not data:
+            return [], False
+        self._buffer += data
+        messages: list[Message] = []
+        while len(self._buffer) >= _HEADER.size:
+            number, length = _HEADER.unpack_from(self._buffer)
+            end = _HEADER.size + length
+            if len(self._buffer) < end:
+                break
+            try:
+                kind = Kind(number)
+            except ValueError:
+                return messages, False
+            text = self._buffer[_HEADER.size : end].decode("utf-8", "replace")
+            del self._buffer[:end]
+            messages.append(Message(kind, text))
+        return messages, True

@@ -1,0 +1,50 @@
+"""What a worker is started with."""
+
+from __future__ import annotations
+
+import socket
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from uvicorn._ipc.channel import Sender
+from uvicorn._ipc.scoreboard import Row, Scoreboard
+
+
+@dataclass(frozen=True, slots=True)
+class WorkerStart:
+    """Handed to the worker's main function in the new process.
+
+    Attributes:
+        wid: The worker's number, never used twice.
+        slot: Its place among the workers, from 1.
+        generation: Which configuration and code it runs.
+        size: How many workers there are to be.
+        row: Its row of the scoreboard.
+        scoreboard: All rows.
+        sender: Its end of the channel.
+        sockets: The listening sockets.
+        target: What serves: called with the sockets.
+        master_pid: The master.
+        title: What the process title begins with.
+        healthcheck: `timeout_worker_healthcheck` in seconds.
+        first: Whether no worker has ever been ready: a failure is reported once, by whoever gets the token.
+        failure_token: The read end of a pipe with one byte in it: that token.
+    """
+
+    wid: int
+    slot: int
+    generation: int
+    size: int
+    row: Row
+    scoreboard: Scoreboard
+    sender: Sender
+    sockets: list[socket.socket]
+    target: Callable[[list[socket.socket]], None]
+    master_pid: int
+    title: str
+    healthcheck: float
+    first: bool
+    failure_token: int
+
+
+WorkerMain = Callable[[WorkerStart], int]

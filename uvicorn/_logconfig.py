@@ -1,0 +1,130 @@
+"""The default logging configuration, and how a configuration is put into effect."""
+
+from __future__ import annotations
+
+import copy
+import json
+import logging
+import logging.config
+from configparser import RawConfigParser
+from typing import IO, Any
+
+from uvicorn.logging import TRACE_LOG_LEVEL
+
+LOG_LEVELS: dict[str, int] = {
+    "critical": logging.CRITICAL,
+    "error": logging.ERROR,
+    "warning": logging.WARNING,
+    "info": logging.INFO,
+    "debug": logging.DEBUG,
+    "trace": TRACE_LOG_LEVEL,
+}
+
+LOGGING_CONFIG: dict[str, Any] = {
+    "version": 1,
+    "disable_existing_loggers": False,
+    "formatters": {
+        "default": {
+            "()": "uvicorn.logging.DefaultFormatter",
+            "fmt": "%(levelprefix)s %(message)s",
+            "use_colors": None,
+        },
+        "access": {
+            "()": "uvicorn.logging.AccessFormatter",
+            "fmt": '%(levelprefix)s %(client_addr)s - "%(request_line)s" %(status_code)s',
+        },
+    },
+    "handlers": {
+        "default": {
+            "formatter": "default",
+            "class": "logging.StreamHandler",
+            "stream": "ext://sys.stderr",
+        },
+        "access": {
+            "formatter": "access",
+            "class": "logging.StreamHandler",
+            "stream": "ext://sys.stdout",
+        },
+    },
+    "loggers": {
+        "uvicorn": {"handlers": ["default"], "level": "INFO", "propagate": False},
+        "uvicorn.error": {"level": "INFO"},
+        "uvicorn.access": {"handlers": ["access"], "level": "INFO", "propagate": False},
+    },
+}
+
+LogConfig = dict[str, Any] | str | RawConfigParser | IO[Any] | None
+
+
+def configure(
+    log_config: LogConfig,
+    use_colors: bool | None,
+    log_level: str | int | None,
+    access_log: bool,
+) -> None:
+    """Put a logging configuration into effect.
+
+    Args:
+        log_config: A dictConfig mapping; a path to one as .json, .yaml or .yml; anything else that fileConfig
+            takes; None to leave the handlers as they are.
+        use_colors: True or False goes into the formatters "default" and "access" of a mapping.
+        log_level: The level of our loggers, by name or number; None keeps the configuration's.
+        access_log: False takes the access log's handlers away.
+    """
+    if log_config is not None:
+        _apply(log_config, use_colors)
+    if log_level is not None:
+        level = LOG_LEVELS[log_level] if isinstance(log_level, str) else log_level
+        for name in ("uvicorn.error", "uvicorn.access", "uvicorn.asgi"):
+            logging.getLogger(name).setLevel(level)
+    if not access_log:
+        access_logger = logging.getLogger("uvicorn.access")
+        access_logger.handlers = []
+        access_logger.propagate = False
+
+
+def _apply(log_config: Any, use_colors: bool | None) -> None:
+    if isinstance(log_config, str) and log_config.endswith(".json"):
+        with open(log_config, encoding="utf-8") as file:
+            log_config = json.load(file)
+    elif isinstance(log_config, str) and log_config.endswith((".yaml", ".yml")):
+        import yaml  # noqa: PLC0415 - only this form of configuration needs it
+
+        with open(log_config, encoding="utf-8") as file:
+            log_config = yaml.safe_load(file)
+    elif isinstance(log_config, dict) and use_colors in (True, False):
+        # Written into the given mapping, as it always was: callers look at it afterwards.
+        for formatter in ("default", "access"):
+            if formatter in log_config.get("formatters", {}):
+                log_config["formatters"][formatter]["use_colors"] = use_colors
+    if isinstance(log_config, dict):
+        logging.config.dictConfig(log_config)
+    else:
+        logging.config.fileConfig(log_config, disable_existing_loggers=False)
+
+
+def own_copy(log_config: LogConfig) -> LogConfig:
+    """The configuration to work on: a copy of the default one, so that it is never changed; others as they are."""
+    return copy.deepcopy(LOGGING_CONFIG) if log_config is LOGGING_CONFIG else log_config
+
+
+def reopen_files() -> int:
+    """Open the files of all log handlers again, after they were renamed; return how many there are."""
+    loggers = [logging.getLogger(), *logging.root.manager.loggerDict.values()]
+    handlers = {
+        handler for logger in loggers if isinstance(logger, logging.Logger) for handler in logger.handlers
+    }
+    count = 0
+    for handler in handlers:
+        if isinstance(handler, logging.FileHandler):
+            handler.acquire()
+            try:
+                # Opened first: where that fails, the old file goes on.
+                stream = handler._open()  # noqa: SLF001 - the documented way to open the handler's file
+                previous, handler.stream = handler.stream, stream
+                if previous is not None:
+                    previous.close()
+            finally:
+                handler.release()
+            count += 1
+    return count

@@ -1,0 +1,300 @@
+"""Listening sockets: what a bind address means, opening and adopting, and who may unlink a socket file.
+
+An address is one of HOST:PORT, [IPV6]:PORT, unix:PATH, fd://N and systemd:NAME. A socket that was opened here is
+ours: its file is removed when it closes. An inherited one belongs to whoever passed it in and is only closed.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import os
+import re
+import socket
+import stat
+from collections.abc import Mapping, MutableMapping
+from dataclasses import dataclass, field
+from typing import Literal
+
+# sd_listen_fds(3): the first inherited descriptor.
+SYSTEMD_FIRST_FD = 3
+
+_BRACKETED = re.compile(r"\[([^\]]*)\]:([0-9]+)\Z")
+_HOST_PORT = re.compile(r"([^:/]*):([0-9]+)\Z")
+
+HAS_UNIX = hasattr(socket, "AF_UNIX")
+
+
+class BindError(Exception):
+    """A listening socket cannot be had; the text says which, why, and what to do."""
+
+
+@dataclass(frozen=True, slots=True)
+class Address:
+    """One bind address, taken apart.
+
+    Attributes:
+        kind: What it is.
+        host, port: For "tcp".
+        name: The path of "unix" (a leading @ means the abstract namespace), the name of "systemd".
+        fd: For "fd".
+    """
+
+    kind: Literal["tcp", "unix", "fd", "systemd"]
+    host: str = ""
+    port: int = 0
+    name: str = ""
+    fd: int = -1
+
+    def __str__(self) -> str:
+        if self.kind == "tcp":
+            return f"[{self.host}]:{self.port}" if ":" in self.host else f"{self.host}:{self.port}"
+        if self.kind == "fd":
+            return f"fd://{self.fd}"
+        return f"{self.kind}:{self.name}"
+
+
+def parse_bind(text: str) -> Address:
+    """The address that a bind text means.
+
+    Raises:
+        ValueError: It means none.
+    """
+    if text.startswith("unix:"):
+        path = text.removeprefix("unix:").removeprefix("//") if text.startswith("unix:///") else text[5:]
+        if path:
+            return Address("unix", name=path)
+    elif text.startswith("systemd:"):
+        if len(text) > 8:
+            return Address("systemd", name=text[8:])
+    elif text.startswith("fd://"):
+        if text[5:].isdigit():
+            return Address("fd", fd=int(text[5:]))
+    else:
+        match = _BRACKETED.match(text) or _HOST_PORT.match(text)
+        if match and int(match[2]) <= 65535:
+            return Address("tcp", host=match[1], port=int(match[2]))
+    raise ValueError(f"{text!r} is not HOST:PORT, [IPV6]:PORT, unix:PATH, fd://N or systemd:NAME.")
+
+
+@dataclass(slots=True)
+class Listener:
+    """One listening socket.
+
+    Attributes:
+        sock: The socket.
+        address: The address it was asked for under.
+        ours: Whether it was opened here; else it was passed in.
+        inode: Of the socket's file, where we have made one.
+    """
+
+    sock: socket.socket
+    address: Address
+    ours: bool
+    inode: tuple[int, int] | None = field(default=None)
+
+    def close(self) -> None:
+        """Close, and remove the socket's file where it is still the one that we have made."""
+        self.sock.close()
+        self.unlink()
+
+    def unlink(self) -> None:
+        if self.inode is not None:
+            remove_socket_file(self.address.name, self.inode)
+            self.inode = None
+
+    def stop_accepting(self) -> None:
+        """Refuse connections from now on, whoever else still holds a copy of the socket.
+
+        shutdown(2) works on the socket itself, not on our descriptor of it: copies in forgotten children of a
+        worker no longer keep the port. An inherited socket is its owner's to stop.
+        """
+        if self.ours:
+            with contextlib.suppress(OSError):
+                self.sock.shutdown(socket.SHUT_RDWR)
+        self.close()
+
+
+def remove_socket_file(path: str, inode: tuple[int, int]) -> None:
+    """Remove a socket's file if it is still the one with this device and inode."""
+    with contextlib.suppress(OSError):
+        found = os.lstat(path)
+        if (found.st_dev, found.st_ino) == inode:
+            os.unlink(path)
+
+
+def open_listener(
+    address: Address, backlog: int, reuse_port: bool = False, environ: Mapping[str, str] = os.environ
+) -> Listener:
+    """A listening, inheritable socket for the address.
+
+    Raises:
+        BindError: It cannot be had.
+    """
+    listener = bind_only(address, reuse_port, environ)
+    try:
+        start_listening(listener.sock, backlog)
+    except OSError as exc:
+        listener.close()
+        raise BindError(f"cannot listen on {address}: {explain(exc)}") from exc
+    return listener
+
+
+def start_listening(sock: socket.socket, backlog: int) -> None:
+    """Listen, unless the socket that was passed in already does."""
+    if not sock.getsockopt(socket.SOL_SOCKET, socket.SO_ACCEPTCONN):
+        sock.listen(backlog)
+
+
+def bind_only(
+    address: Address, reuse_port: bool = False, environ: Mapping[str, str] = os.environ
+) -> Listener:
+    """As `open_listener`, but the socket does not listen yet, unless it was passed in that way."""
+    if address.kind == "tcp":
+        return _bind_tcp(address, reuse_port)
+    if address.kind == "unix":
+        return _bind_unix(address)
+    if address.kind == "fd":
+        return Listener(adopt_fd(address.fd), address, ours=False)
+    fds = systemd_fds(environ).get(address.name)
+    if not fds:
+        names = ", ".join(sorted(systemd_fds(environ))) or "none"
+        raise BindError(f"systemd has passed no socket named {address.name!r} (it has passed: {names}).")
+    return Listener(adopt_fd(fds[0]), address, ours=False)
+
+
+def _bind_tcp(address: Address, reuse_port: bool) -> Listener:
+    family = socket.AF_INET6 if ":" in address.host else socket.AF_INET
+    sock = socket.socket(family, socket.SOCK_STREAM)
+    try:
+        sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        if reuse_port:
+            sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
+        sock.bind((address.host, address.port))
+    except OSError as exc:
+        sock.close()
+        raise BindError(f"cannot bind to {address}: {explain(exc, address.port)}") from exc
+    sock.set_inheritable(True)
+    return Listener(sock, address, ours=True)
+
+
+def _bind_unix(address: Address) -> Listener:
+    if not HAS_UNIX:  # pragma: no cover - Windows only
+        raise BindError("this system has no UNIX domain sockets.")
+    path = address.name
+    if path.startswith("@"):
+        return Listener(_bound_unix("\0" + path[1:], None, address), address, ours=True)
+    sock = _bound_unix(path, _make_room(path), address)
+    made = os.lstat(path)
+    return Listener(sock, address, ours=True, inode=(made.st_dev, made.st_ino))
+
+
+def _bound_unix(path: str, mode: int | None, address: Address) -> socket.socket:
+    sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+    # The file appears with its final rights: with a umask of its own there is no moment in which others apply.
+    previous = os.umask(0o777 & ~mode) if mode is not None else None
+    try:
+        sock.bind(path)
+    except OSError as exc:
+        sock.close()
+        raise BindError(f"cannot bind to {address}: {explain(exc)}") from exc
+    finally:
+        if previous is not None:
+            os.umask(previous)
+    sock.set_inheritable(True)
+    return sock
+
+
+def _make_room(path: str) -> int:
+    """Remove a stale socket file; return the rights for the new one (those of the old one are kept).
+
+    Raises:
+        BindError: Something is there that is in use, or is no socket.
+    """
+    try:
+        found = os.stat(path)
+    except OSError:
+        return 0o666
+    if not stat.S_ISSOCK(found.st_mode):
+        raise BindError(
+            f"cannot bind to unix:{path}: there is a file that is no socket; remove it or take another path."
+        )
+    with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as probe:
+        probe.settimeout(1)
+        try:
+            probe.connect(path)
+        except ConnectionRefusedError:
+            pass  # nobody listens: left behind by a server that was killed
+        except OSError as exc:
+            raise BindError(f"cannot bind to unix:{path}: {explain(exc)}") from exc
+        else:
+            raise BindError(f"cannot bind to unix:{path}: in use by a running server.")
+    with contextlib.suppress(FileNotFoundError):
+        os.unlink(path)
+    return stat.S_IMODE(found.st_mode)
+
+
+def adopt_fd(fd: int) -> socket.socket:
+    """The stream socket behind an inherited descriptor, family and all read from it.
+
+    Raises:
+        BindError: There is none.
+    """
+    try:
+        sock = socket.socket(fileno=os.dup(fd))
+    except OSError as exc:
+        raise BindError(f"file descriptor {fd} is no socket: {exc.strerror}.") from exc
+    if sock.type != socket.SOCK_STREAM:
+        sock.close()
+        raise BindError(f"file descriptor {fd} is a socket, but not a stream socket.")
+    sock.set_inheritable(True)
+    return sock
+
+
+def systemd_fds(environ: Mapping[str, str]) -> dict[str, list[int]]:
+    """The sockets that systemd has passed to this process, by name (sd_listen_fds_with_names(3))."""
+    if environ.get("LISTEN_PID") != str(os.getpid()):
+        return {}
+    count = environ.get("LISTEN_FDS", "")
+    if not count.isdigit():
+        return {}
+    names = environ.get("LISTEN_FDNAMES", "").split(":")
+    fds: dict[str, list[int]] = {}
+    for i in range(int(count)):
+        name = names[i] if i < len(names) and names[i] else "unknown"
+        fds.setdefault(name, []).append(SYSTEMD_FIRST_FD + i)
+    return fds
+
+
+def forget_systemd(environ: MutableMapping[str, str]) -> None:
+    """Take systemd's variables out of the environment: the sockets are ours now, not our children's."""
+    for name in ("LISTEN_PID", "LISTEN_FDS", "LISTEN_FDNAMES"):
+        environ.pop(name, None)
+
+
+def explain(exc: OSError, port: int | None = None) -> str:
+    """Why a bind failed, and what to do, in one sentence."""
+    if exc.errno == errno.EADDRINUSE:
+        return "address already in use; stop the server that uses it, or take another one."
+    if exc.errno == errno.EACCES and port is not None and 0 < port < 1024:
+        return (
+            "permission denied; ports below 1024 need root, the capability CAP_NET_BIND_SERVICE, "
+            "or a socket passed in by systemd."
+        )
+    if exc.errno == errno.EADDRNOTAVAIL:
+        return "no interface of this machine has this address."
+    if isinstance(exc, socket.gaierror):
+        return f"the host name cannot be resolved ({exc.strerror})."
+    return f"{(exc.strerror or str(exc)).lower()}."
+
+
+def url_of(sock: socket.socket, is_ssl: bool) -> str:
+    """Where clients reach the socket, for people: an URL, or "unix socket PATH"."""
+    if HAS_UNIX and sock.family == socket.AF_UNIX:
+        name = sock.getsockname()
+        if isinstance(name, bytes):
+            name = "@" + name[1:].decode(errors="replace")
+        return f"unix socket {name}"
+    host, port = sock.getsockname()[:2]
+    host = f"[{host}]" if ":" in host else host
+    return f"{'https' if is_ssl else 'http'}://{host}:{port}"

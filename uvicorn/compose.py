@@ -1,0 +1,212 @@
+"""Where the parts meet: from a `Config` to a single process, a master with workers, or a reloader.
+
+The supervisor and the workers know nothing of each other and of the command line; they are put together here.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import os
+import socket
+import sys
+from collections.abc import Callable, Generator
+from contextvars import ContextVar
+from dataclasses import dataclass
+from typing import Any
+
+import setproctitle
+
+from uvicorn._compat import HAS_FORK
+from uvicorn._sockets import Address, BindError, Listener, forget_systemd
+from uvicorn._tuning import freeze_heap
+from uvicorn.config import STARTUP_FAILURE, Config
+from uvicorn.server import Server, ServerHooks
+from uvicorn.settings.layers import SettingsError
+from uvicorn.supervisor.events import PoolSpec
+from uvicorn.supervisor.listeners import Key, ListenerSet, keys_for
+from uvicorn.supervisor.plan import Plan, PlanRejected
+
+if HAS_FORK:
+    from uvicorn.supervisor import upgrade
+    from uvicorn.supervisor.host import PosixHost
+    from uvicorn.supervisor.master import Master
+    from uvicorn.supervisor.signals import SignalSource
+    from uvicorn.worker import process as worker_process
+
+logger = logging.getLogger("uvicorn.error")
+
+# With a master somebody waits for the end: these are the limits where none are given, in seconds.
+MANAGED_GRACEFUL_SHUTDOWN = 30
+MANAGED_LIFESPAN_SHUTDOWN = 10
+# What the master adds to them before it aborts a worker.
+DRAIN_MARGIN = 2.0
+
+Target = Callable[[list[socket.socket]], None]
+
+
+@dataclass(frozen=True, slots=True)
+class Invocation:
+    """How the command was called, for those who have to read its settings again.
+
+    Attributes:
+        resolve: Reads configuration file and environment again; returns the app and the arguments of `run()`.
+    """
+
+    resolve: Callable[[], tuple[Any, dict[str, Any]]]
+
+
+_invocation: ContextVar[Invocation | None] = ContextVar("invocation", default=None)
+
+
+@contextlib.contextmanager
+def invoked(invocation: Invocation) -> Generator[None, None, None]:
+    """Within it, a master that is told to reload reads the settings again in this way."""
+    token = _invocation.set(invocation)
+    try:
+        yield
+    finally:
+        _invocation.reset(token)
+
+
+# --- one process -------------------------------------------------------------------------------
+
+
+class SingleProcessHooks(ServerHooks):
+    """A process that serves alone and does nothing else."""
+
+    def started(self, server: Server) -> None:
+        if server.config.tune_gc:
+            freeze_heap()
+
+
+def serve_alone(server: Server) -> None:
+    """Serve in this process until it is told to stop."""
+    server.hooks = SingleProcessHooks()
+    server.run()
+
+
+# --- a master with workers ---------------------------------------------------------------------
+
+
+class Multiprocess:
+    """A master with worker processes.
+
+    Args:
+        config: The configuration.
+        target: What serves in each worker, called with the sockets: usually `Server(config).run`.
+        sockets: Bound sockets for the workers to share.
+    """
+
+    def __init__(self, config: Config, target: Callable[..., Any], sockets: list[socket.socket]) -> None:
+        self.config = config
+        self.target = target
+        self.sockets = sockets
+        self.exit_code = 0
+
+    def run(self) -> None:
+        """Run until told to stop; `exit_code` says how it went."""
+        if not HAS_FORK:  # pragma: no cover - Windows only
+            raise RuntimeError("Worker processes need a system with fork(); leave out 'workers' on this one.")
+        environ = dict(os.environ)
+        plan = plan_from(self.config, self.target)
+        try:
+            handover = upgrade.read(os.environ)
+        except ValueError as exc:
+            logger.error("%s", exc)
+            self.exit_code = STARTUP_FAILURE
+            return
+        listeners = ListenerSet()
+        for key, listener in _adopted(self.config, plan, self.sockets):
+            listeners.take(key, listener)
+        forget_systemd(os.environ)
+        master = Master(
+            plan,
+            worker_process.main,
+            lambda: _reloaded_plan(self, environ),
+            PosixHost(),
+            listeners,
+            setproctitle.setproctitle,
+            SignalSource(),
+        )
+        try:
+            self.exit_code = master.run(handover)
+        except BindError as exc:
+            logger.error("%s", exc)
+            self.exit_code = STARTUP_FAILURE
+
+
+def _adopted(config: Config, plan: Plan, sockets: list[socket.socket]) -> list[tuple[Key, Listener]]:
+    """The sockets that were bound before the master: they stand for the plan's addresses, in order."""
+    keys = keys_for(plan, 1)
+    bound = config.listener
+    taken = []
+    for i, sock in enumerate(sockets):
+        key = keys[i] if i < len(keys) else Key(Address("fd", fd=sock.fileno()))
+        if bound is not None and bound.sock is sock:
+            listener = bound
+        else:
+            listener = Listener(sock, key.address, ours=True)
+        taken.append((key, listener))
+    return taken
+
+
+def plan_from(config: Config, target: Target) -> Plan:
+    """What the master needs to know of a configuration. Gives its shutdown the limits that a master needs."""
+    if config.timeout_graceful_shutdown is None:
+        config.timeout_graceful_shutdown = MANAGED_GRACEFUL_SHUTDOWN
+    if config.timeout_lifespan_shutdown is None:
+        config.timeout_lifespan_shutdown = MANAGED_LIFESPAN_SHUTDOWN
+    environ = dict(os.environ)
+
+    def apply() -> None:
+        config.configure_logging()
+        os.environ.clear()
+        os.environ.update(environ)
+
+    return Plan(
+        title=config.app if isinstance(config.app, str) else type(config.app).__name__,
+        spec=PoolSpec(
+            size=config.workers,
+            startup=config.timeout_worker_startup,
+            healthcheck=config.timeout_worker_healthcheck,
+            stall=config.timeout_worker_stall,
+            drain=config.timeout_graceful_shutdown + config.timeout_lifespan_shutdown + DRAIN_MARGIN,
+            shutdown_delay=config.shutdown_delay,
+            limit_restarts=config.limit_restarts,
+        ),
+        addresses=tuple(config.bind_addresses),
+        backlog=config.backlog,
+        reuse_port=config.reuse_port,
+        target=target,
+        announce=config.announce,
+        apply=apply,
+    )
+
+
+def _reloaded_plan(supervisor: Multiprocess, environ: dict[str, str]) -> Plan:
+    """The configuration as it is now on disk.
+
+    Without a command that could be asked (`run()` called by a program) it is the same one, for new code.
+    """
+    invocation = _invocation.get()
+    if invocation is None:
+        return plan_from(supervisor.config, supervisor.target)
+    # What an environment file has set before must not stand for what it sets now.
+    os.environ.clear()
+    os.environ.update(environ)
+    try:
+        app, arguments = invocation.resolve()
+        app_dir = arguments.pop("app_dir", None)
+        config = Config(app, **arguments)
+    except SettingsError as exc:
+        raise PlanRejected(str(exc)) from None
+    except SystemExit as exc:
+        raise PlanRejected(f"exit {exc.code}") from None
+    except Exception as exc:  # a logging configuration can fail in any way
+        raise PlanRejected(f"{type(exc).__name__}: {exc}") from exc
+    if not config.workers_given:
+        config.workers = supervisor.config.workers
+    if app_dir is not None and app_dir not in sys.path:
+        sys.path.insert(0, app_dir)
+    return plan_from(config, Server(config).run)

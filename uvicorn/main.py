@@ -1,0 +1,334 @@
+"""The `uvicorn` command and `run()`."""
+
+from __future__ import annotations
+
+import asyncio
+import importlib
+import logging
+import os
+import platform
+import ssl
+import sys
+import warnings
+from collections.abc import Callable
+from configparser import RawConfigParser
+from typing import IO, Any, NoReturn
+
+import click
+
+from uvicorn._types import ASGIApplication
+from uvicorn.compose import Invocation, Multiprocess, invoked, serve_alone
+from uvicorn.config import (
+    LOGGING_CONFIG,
+    SSL_PROTOCOL_VERSION,
+    STARTUP_FAILURE,
+    Config,
+    HTTPProtocolType,
+    InterfaceType,
+    LifespanType,
+    LoopFactoryType,
+    WSProtocolType,
+)
+from uvicorn.importer import own_traceback
+from uvicorn.server import Server
+from uvicorn.settings.derived import (
+    GroupedCommand,
+    click_options,
+    effective_listing,
+    from_context,
+    schema_text,
+)
+from uvicorn.settings.layers import Layer, Problem, Resolved, SettingsError, merge
+from uvicorn.settings.sources import from_environ, from_yaml, missing_files
+from uvicorn.supervisor.upgrade import HANDOVER_FD, TRIAL
+from uvicorn.supervisors import ChangeReload
+
+__all__ = ["STARTUP_FAILURE", "main", "run"]
+
+USAGE_ERROR = 2
+
+logger = logging.getLogger("uvicorn.error")
+
+
+def __getattr__(name: str) -> Any:
+    if name == "ServerState":
+        warnings.warn(
+            "uvicorn.main.ServerState is deprecated, use uvicorn.server.ServerState instead.",
+            DeprecationWarning,
+            stacklevel=2,
+        )
+        from uvicorn.server import ServerState  # noqa: PLC0415 - only for those who still ask here
+
+        return ServerState
+    raise AttributeError(f"module {__name__} has no attribute {name}")
+
+
+# --- the command -------------------------------------------------------------------------------
+
+
+def _print_version(ctx: click.Context, param: click.Parameter, value: bool) -> None:
+    if not value or ctx.resilient_parsing:
+        return
+    version = importlib.import_module("uvicorn").__version__
+    click.echo(
+        f"Running uvicorn {version} with {platform.python_implementation()} {platform.python_version()} "
+        f"on {platform.system()}"
+    )
+    ctx.exit()
+
+
+def _print_schema(ctx: click.Context, param: click.Parameter, value: bool) -> None:
+    if not value or ctx.resilient_parsing:
+        return
+    click.echo(schema_text(), nl=False)
+    ctx.exit()
+
+
+def _command(ctx: click.Context, check_config: bool, **_: Any) -> None:
+    command_line = from_context(ctx)
+    try:
+        resolved = resolve(command_line)
+    except SettingsError as exc:
+        for problem in exc.problems:
+            click.echo(f"Error: {problem}", err=True)
+        ctx.exit(USAGE_ERROR)
+    if resolved.values["app"] is None:
+        raise click.UsageError("Missing argument 'APP'.", ctx)
+    if check_config:
+        ctx.exit(_check(resolved))
+
+    def again() -> tuple[Any, dict[str, Any]]:
+        fresh = resolve(command_line)
+        return fresh.values["app"], arguments_of(fresh)
+
+    with invoked(Invocation(again)):
+        try:
+            run(resolved.values["app"], **arguments_of(resolved))
+        except Exception as exc:  # noqa: BLE001 - the application may raise anything
+            _report_load_error(resolved.values["app"], exc)
+            ctx.exit(STARTUP_FAILURE)
+
+
+main = GroupedCommand(
+    name="uvicorn",
+    callback=click.pass_context(_command),
+    params=[
+        click.Argument(["app"], required=False, metavar="APP"),
+        *click_options(),
+        click.Option(
+            ["--check-config"],
+            is_flag=True,
+            help="Say whether the server would start, and print every effective setting with its source.",
+        ),
+        click.Option(
+            ["--config-schema"],
+            is_flag=True,
+            callback=_print_schema,
+            expose_value=False,
+            is_eager=True,
+            help="Print the JSON Schema of the configuration file.",
+        ),
+        click.Option(
+            ["--version"],
+            is_flag=True,
+            callback=_print_version,
+            expose_value=False,
+            is_eager=True,
+            help="Display the uvicorn version and exit.",
+        ),
+    ],
+    context_settings={"max_content_width": 80},
+    help="Serve the ASGI application APP, given as module:attribute.",
+)
+
+
+def resolve(command_line: Layer) -> Resolved:
+    """The settings out of command line, environment and configuration file.
+
+    Raises:
+        SettingsError: With everything that is wrong.
+    """
+    environ = from_environ(os.environ)
+    path = command_line.get("config") or environ.get("config")
+    layers: list[Layer] = [command_line, environ]
+    problems: list[Problem] = []
+    if path is not None:
+        from_file, problems = from_yaml(path.value, os.environ)
+        if "config" in from_file:
+            place = from_file["config"].place
+            problems.append(Problem(place, "config", "a configuration file cannot name another one."))
+            from_file = {name: raw for name, raw in from_file.items() if name != "config"}
+        layers.append(from_file)
+    return merge(layers, problems, checks=[missing_files])
+
+
+def arguments_of(resolved: Resolved) -> dict[str, Any]:
+    """The keyword arguments of `run()`."""
+    arguments = resolved.options_for("both", "run")
+    if arguments["log_config"] is None:
+        arguments["log_config"] = LOGGING_CONFIG
+    if arguments["headers"] is None:
+        arguments["headers"] = []
+    if arguments["app_dir"] is None:
+        arguments["app_dir"] = ""
+    return arguments
+
+
+def _report_load_error(app: str, exc: Exception) -> None:
+    """The application's own failure, without the frames that are not its."""
+    logger.error('Error loading ASGI app "%s".', app, exc_info=(type(exc), exc, own_traceback(exc)))
+
+
+def _check(resolved: Resolved) -> int:
+    """`--check-config`: everything but serving."""
+    click.echo(effective_listing(resolved))
+    arguments = arguments_of(resolved)
+    app_dir = arguments.pop("app_dir")
+    sys.path.insert(0, app_dir)
+    try:
+        config = Config(resolved.values["app"], **arguments)
+        config.get_loop_factory()
+        config.load()
+    except SystemExit:
+        return USAGE_ERROR
+    except Exception as exc:  # noqa: BLE001 - the application may raise anything
+        _report_load_error(resolved.values["app"], exc)
+        return USAGE_ERROR
+    click.echo("The configuration is good: the server would start.")
+    return 0
+
+
+# --- run() -------------------------------------------------------------------------------------
+
+
+def run(
+    app: ASGIApplication | Callable[..., Any] | str,
+    *,
+    host: str = "127.0.0.1",
+    port: int = 8000,
+    uds: str | None = None,
+    fd: int | None = None,
+    loop: LoopFactoryType | str = "auto",
+    http: type[asyncio.Protocol] | HTTPProtocolType | str = "auto",
+    ws: type[asyncio.Protocol] | WSProtocolType | str = "auto",
+    ws_max_size: int = 16777216,
+    ws_max_queue: int = 32,
+    ws_ping_interval: float | None = 20.0,
+    ws_ping_timeout: float | None = 20.0,
+    ws_per_message_deflate: bool = True,
+    lifespan: LifespanType = "auto",
+    interface: InterfaceType = "auto",
+    reload: bool = False,
+    reload_dirs: list[str] | str | None = None,
+    reload_includes: list[str] | str | None = None,
+    reload_excludes: list[str] | str | None = None,
+    reload_delay: float = 0.25,
+    workers: int | None = None,
+    env_file: str | os.PathLike[str] | None = None,
+    log_config: dict[str, Any] | str | RawConfigParser | IO[Any] | None = LOGGING_CONFIG,
+    log_level: str | int | None = None,
+    access_log: bool = True,
+    proxy_headers: bool = True,
+    server_header: bool = True,
+    date_header: bool = True,
+    forwarded_allow_ips: list[str] | str | None = None,
+    root_path: str = "",
+    limit_concurrency: int | None = None,
+    backlog: int = 2048,
+    limit_max_requests: int | None = None,
+    timeout_keep_alive: int = 5,
+    timeout_graceful_shutdown: int | None = None,
+    timeout_worker_healthcheck: int = 5,
+    ssl_keyfile: str | os.PathLike[str] | None = None,
+    ssl_certfile: str | os.PathLike[str] | None = None,
+    ssl_keyfile_password: str | None = None,
+    ssl_version: int = SSL_PROTOCOL_VERSION,
+    ssl_cert_reqs: int = ssl.CERT_NONE,
+    ssl_ca_certs: str | os.PathLike[str] | None = None,
+    ssl_ciphers: str = "TLSv1",
+    headers: list[tuple[str, str]] | None = None,
+    use_colors: bool | None = None,
+    app_dir: str | None = None,
+    factory: bool = False,
+    h11_max_incomplete_event_size: int | None = None,
+    bind: list[str] | str | None = None,
+    reuse_port: bool = False,
+    timeout_worker_startup: float = 300,
+    timeout_worker_stall: float = 30,
+    limit_max_requests_jitter: int = 0,
+    limit_worker_lifetime: float | None = None,
+    limit_worker_lifetime_jitter: float = 0,
+    limit_worker_memory: int | None = None,
+    limit_restarts: int = 10,
+    tune_gc: bool = True,
+    timeout_request_head: float = 60,
+    timeout_request_body: float = 60,
+    timeout_response_write: float = 60,
+    timeout_tls_handshake: float = 60,
+    timeout_lifespan_shutdown: float | None = None,
+    shutdown_delay: float = 0,
+    limit_request_head: int = 131072,
+    limit_request_fields: int = 256,
+) -> None:
+    """Serve an application until told to stop.
+
+    In one process; under a master with worker processes where `workers` (or $WEB_CONCURRENCY) is given; or in a
+    process that starts again whenever a file changes, with `reload`. See docs/settings.md for every argument.
+
+    Args:
+        app: The application, or an import string "module:attribute"; workers and reload need the latter.
+
+    Raises:
+        SystemExit: With code 3 where the server could not start, 70 where its workers keep dying, 1 where the
+            arguments ask for something impossible.
+    """
+    arguments = dict(locals())
+    del arguments["app"], arguments["app_dir"]
+    if app_dir is not None:
+        sys.path.insert(0, app_dir)
+    config = Config(app, **arguments)
+    server = Server(config)
+
+    if (config.reload or config.workers > 1) and not isinstance(app, str):
+        logger.warning("You must pass the application as an import string to enable 'reload' or 'workers'.")
+        sys.exit(1)
+    managed = config.workers_given and isinstance(app, str)
+    if os.environ.pop(TRIAL, None) is not None:
+        _try_out(config, managed)
+    exit_code = 0
+    try:
+        if config.should_reload:
+            sock = config.bind_socket()
+            ChangeReload(config, target=server.run, sockets=[sock]).run()
+        elif managed:
+            exit_code = _run_workers(config, server)
+        else:
+            serve_alone(server)
+            if not server.started and not server.force_exit:
+                exit_code = STARTUP_FAILURE
+    except KeyboardInterrupt:
+        pass
+    finally:
+        if config.listener is not None:
+            config.listener.unlink()
+    if exit_code:
+        sys.exit(exit_code)
+
+
+def _run_workers(config: Config, server: Server) -> int:
+    """Under a master; the exit code."""
+    # After an upgrade the sockets come from the program before.
+    sockets = [] if HANDOVER_FD in os.environ else [config.bind_socket()]
+    supervisor = Multiprocess(config, target=server.run, sockets=sockets)
+    supervisor.run()
+    return supervisor.exit_code
+
+
+def _try_out(config: Config, managed: bool) -> NoReturn:
+    """The trial of an upgrade: would this program, with these settings, start workers?"""
+    if not managed:
+        logger.error("Only a master with workers can take another one's place: 'workers' is not given.")
+        sys.exit(USAGE_ERROR)
+    config.get_loop_factory()
+    config.load()
+    sys.exit(0)

@@ -1,0 +1,117 @@
+"""What connections need of the configuration, worked out once for all connections of a server.
+
+Protocols know the configuration only by `ProtocolConfig`, which `uvicorn.Config` satisfies; they never import it.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Callable, Coroutine
+from functools import partial
+from typing import Any, Protocol
+
+from uvicorn._types import ASGI3Application
+from uvicorn.logging import TRACE_LOG_LEVEL
+from uvicorn.protocols._access import AccessLog, RecordAccessLog
+from uvicorn.protocols._state import ServerState
+
+NEVER = float("inf")
+
+
+class ProtocolConfig(Protocol):
+    """The part of `uvicorn.Config` that protocols use."""
+
+    loaded: bool
+    loaded_app: Any
+    ws_protocol_class: type[asyncio.Protocol] | None
+    access_log: bool
+    root_path: str
+    limit_concurrency: int | None
+    limit_request_head: int
+    limit_request_fields: int
+    h11_max_incomplete_event_size: int | None
+    timeout_keep_alive: float
+    timeout_request_head: float
+    timeout_request_body: float
+    timeout_response_write: float
+    ws_max_size: int
+    ws_max_queue: int
+    ws_ping_interval: float | None
+    ws_ping_timeout: float | None
+    ws_per_message_deflate: bool
+
+    @property
+    def asgi_version(self) -> Any: ...
+
+    def load(self) -> None: ...
+
+
+class ConnectionContext:
+    """The decisions that all connections of one server share."""
+
+    __slots__ = (
+        "_block",
+        "_block_of",
+        "app",
+        "asgi_version",
+        "config",
+        "create_task",
+        "logger",
+        "loop",
+        "own_access",
+        "root_path",
+        "root_path_bytes",
+        "state",
+        "trace",
+    )
+
+    def __init__(self, config: ProtocolConfig, state: ServerState, loop: asyncio.AbstractEventLoop) -> None:
+        self.config = config
+        self.state = state
+        self.loop = loop
+        self.app: ASGI3Application = config.loaded_app
+        self.asgi_version = config.asgi_version
+        self.logger = logging.getLogger("uvicorn.error")
+        self.trace = self.logger.isEnabledFor(TRACE_LOG_LEVEL)
+        self.root_path = config.root_path
+        self.root_path_bytes = config.root_path.encode("ascii")
+        self.create_task = _task_maker(loop)
+        self.own_access = _own_access_log(config)
+        self._block = b""
+        self._block_of: list[tuple[bytes, bytes]] | None = None
+
+    def default_lines(self) -> bytes:
+        """The server's own header lines, made once for each change of them (once a second)."""
+        headers = self.state.default_headers
+        if headers is not self._block_of:
+            self._block = b"".join(b"%b: %b\r\n" % (name, value) for name, value in headers)
+            self._block_of = headers
+        return self._block
+
+    def overloaded(self) -> bool:
+        """Whether `limit_concurrency` is reached."""
+        limit = self.config.limit_concurrency
+        if limit is None:
+            return False
+        return len(self.state.connections) >= limit or len(self.state.tasks) >= limit
+
+
+def _task_maker(
+    loop: asyncio.AbstractEventLoop,
+) -> Callable[[Coroutine[Any, Any, None]], asyncio.Task[None]]:
+    """How the application's tasks are made.
+
+    Made directly they cost 0.3 to 0.6 us less than through `loop.create_task`, which has to be used all the same
+    where a task factory is set, and with loops that are none of asyncio's.
+    """
+    if isinstance(loop, asyncio.AbstractEventLoop) and loop.get_task_factory() is None:
+        return partial(asyncio.Task, loop=loop)
+    return loop.create_task
+
+
+def _own_access_log(config: ProtocolConfig) -> AccessLog | None:
+    logger = logging.getLogger("uvicorn.access")
+    if not config.access_log or not logger.hasHandlers():
+        return None
+    return RecordAccessLog(logger)

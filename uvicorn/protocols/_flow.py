@@ -1,0 +1,66 @@
+"""Flow control of one transport, in both directions; HTTP and WebSocket connections share it.
+
+Reading: whoever holds more than it wants pauses the transport, and the kernel makes the client wait.
+Writing: the transport says when its buffer is full; whoever writes waits in `drain()`.
+"""
+
+from __future__ import annotations
+
+import asyncio
+
+# Above this many unread bytes a connection stops reading.
+HIGH_WATER_LIMIT = 65536
+
+
+class FlowControl:
+    """Pauses and resumes one transport without asking it twice.
+
+    Attributes:
+        read_paused: Whether reading is paused.
+        write_paused: Whether the transport's write buffer is full.
+    """
+
+    __slots__ = ("_transport", "_waiters", "read_paused", "write_paused")
+
+    def __init__(self, transport: asyncio.Transport) -> None:
+        self._transport = transport
+        self._waiters: list[asyncio.Future[None]] | None = None
+        self.read_paused = False
+        self.write_paused = False
+
+    async def drain(self) -> None:
+        """Wait until the write buffer has room, or the connection is gone."""
+        while self.write_paused:
+            # A future of one's own for each waiter: cancelling one must not cancel the others.
+            waiter = asyncio.get_running_loop().create_future()
+            if self._waiters is None:
+                self._waiters = []
+            self._waiters.append(waiter)
+            await waiter
+
+    def pause_reading(self) -> None:
+        if not self.read_paused:
+            self.read_paused = True
+            self._transport.pause_reading()
+
+    def resume_reading(self) -> None:
+        if self.read_paused:
+            self.read_paused = False
+            self._transport.resume_reading()
+
+    def pause_writing(self) -> None:
+        self.write_paused = True
+
+    def resume_writing(self) -> None:
+        """Also called when the connection is lost: whoever waits must go on."""
+        if self.write_paused:
+            self.write_paused = False
+            wake(self._waiters)
+            self._waiters = None
+
+
+def wake(waiters: list[asyncio.Future[None]] | None) -> None:
+    """Let everybody go on who waits for one of these futures."""
+    for waiter in waiters or ():
+        if not waiter.done():
+            waiter.set_result(None)

@@ -1,0 +1,83 @@
+"""What the connections of one server share. `uvicorn.server.ServerState` is this class."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any, Protocol
+
+if TYPE_CHECKING:
+    from uvicorn.protocols._access import AccessLog
+
+
+class ConnectionCounter(Protocol):
+    """Told whenever a connection has gone; see `uvicorn.worker.accept`."""
+
+    def connection_lost(self) -> None: ...
+
+
+class ServerState:
+    """Shared state of all protocol instances of a server.
+
+    Attributes:
+        total_requests: Requests answered and WebSocket handshakes taken so far.
+        connections: The open connections.
+        tasks: The running application tasks.
+        default_headers: What every response begins with; replaced, never changed in place, once a second.
+        now: Coarse monotonic time in seconds, moved by the server's ticker; 0 where nobody moves it.
+        draining: Whether each answer should be its connection's last.
+        request_limit: After how many requests `on_request_limit` is called; 0 for never.
+        access: The server's access log; None leaves the choice to the connection.
+        counter: Told when a connection goes, so that the accept gate of the siblings sees it.
+        contexts: What connections of one class have worked out once for all of them.
+    """
+
+    __slots__ = (
+        "access",
+        "connections",
+        "contexts",
+        "counter",
+        "default_headers",
+        "draining",
+        "now",
+        "on_emptied",
+        "on_request_limit",
+        "request_limit",
+        "tasks",
+        "total_requests",
+    )
+
+    def __init__(self) -> None:
+        self.total_requests = 0
+        self.connections: set[Any] = set()
+        self.tasks: set[asyncio.Task[None]] = set()
+        self.default_headers: list[tuple[bytes, bytes]] = []
+        self.now = 0.0
+        self.draining = False
+        self.request_limit = 0
+        self.on_request_limit: Callable[[], None] | None = None
+        self.on_emptied: Callable[[], None] | None = None
+        self.access: AccessLog | None = None
+        self.counter: ConnectionCounter | None = None
+        self.contexts: dict[Any, Any] = {}
+
+    def add_connection(self, connection: Any) -> None:
+        self.connections.add(connection)
+
+    def drop_connection(self, connection: Any) -> None:
+        """A connection has gone: tell those who count."""
+        self.connections.discard(connection)
+        if self.counter is not None:
+            self.counter.connection_lost()
+        if self.on_emptied is not None:
+            self.look_whether_empty()
+
+    def look_whether_empty(self) -> None:
+        """Tell who waits for the last connection or the last task to end."""
+        if self.on_emptied is not None and not (self.connections and self.tasks):
+            self.on_emptied()
+
+    def limit_reached(self) -> None:
+        """`request_limit` requests have been answered."""
+        if self.on_request_limit is not None:
+            self.on_request_limit()

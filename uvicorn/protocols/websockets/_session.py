@@ -1,0 +1,271 @@
+"""The ASGI half of a WebSocket: what the application may send when, and what it receives.
+
+The rules are a table: (state, message type) -> what to do. A pair that is not in it is the application's error, and
+the state says with which words.
+
+    HANDSHAKE   the request has come, the application has not answered
+    DENYING     it answers with an HTTP response of its own
+    OPEN        messages go both ways
+    CLOSED      the application, the client or the server has ended it
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections import deque
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any
+
+from uvicorn._types import ASGI3Application, ASGIReceiveEvent, ASGISendEvent
+from uvicorn.protocols._fields import InvalidResponse
+from uvicorn.protocols._flow import wake
+from uvicorn.protocols.utils import ClientDisconnected
+
+if TYPE_CHECKING:
+    from uvicorn.protocols.websockets._connection import WebSocketConnection
+
+HANDSHAKE, DENYING, OPEN, CLOSED = range(4)
+
+_EXPECTED = {
+    HANDSHAKE: "Expected ASGI message 'websocket.accept', 'websocket.close' or 'websocket.http.response.start' "
+    "but got '{}'.",
+    DENYING: "Expected ASGI message 'websocket.http.response.body' but got '{}'.",
+    OPEN: "Expected ASGI message 'websocket.send' or 'websocket.close', but got '{}'.",
+    CLOSED: "Unexpected ASGI message '{}', after sending 'websocket.close' or response already completed.",
+}
+
+# RFC 6455 7.4.1 and 7.4.2: what may stand in a close frame.
+_SENDABLE_CODES = frozenset((*range(1000, 1004), *range(1007, 1015)))
+NO_STATUS, ABNORMAL = 1005, 1006
+# A reason has at most 123 bytes (RFC 6455 5.5).
+_MAX_REASON = 123
+
+
+class WebSocketSession:
+    """One application call for one WebSocket.
+
+    Args:
+        connection: Where the bytes go.
+        scope: The scope.
+
+    Attributes:
+        state: See the head of this file.
+        task: The application's task.
+        queued: How many messages wait for the application.
+        queued_bytes: How large they are together.
+    """
+
+    __slots__ = (
+        "_connection",
+        "_denial",
+        "_disconnect",
+        "_events",
+        "_gone",
+        "_waiters",
+        "queued",
+        "queued_bytes",
+        "scope",
+        "started_at",
+        "state",
+        "task",
+    )
+
+    def __init__(self, connection: WebSocketConnection, scope: Any) -> None:
+        self._connection = connection
+        self.scope = scope
+        self.state = HANDSHAKE
+        self.task: asyncio.Task[None] | None = None
+        self.started_at = 0.0
+        self._events: deque[Any] = deque([{"type": "websocket.connect"}])
+        self.queued = 0
+        self.queued_bytes = 0
+        # What receive() says from the end on, however often it is asked.
+        self._disconnect: dict[str, Any] | None = None
+        # Whether the client went before the application had closed: sending is an OSError then.
+        self._gone = False
+        # The application's own HTTP response, until its first body message says how it is framed.
+        self._denial: Any = None
+        self._waiters: list[asyncio.Future[None]] | None = None
+
+    # --- from the connection -----------------------------------------------------------------
+
+    def message(self, content: str | bytes) -> None:
+        """A whole message has come."""
+        if self._disconnect is not None:
+            return  # it is over: nobody wants more
+        key = "text" if isinstance(content, str) else "bytes"
+        self._events.append({"type": "websocket.receive", key: content})
+        self.queued += 1
+        self.queued_bytes += len(content)
+        self._wake()
+
+    def disconnected(self, code: int, reason: str | None, gone: bool = True) -> None:
+        """It is over: what has come before is still received, then this."""
+        if self._disconnect is None:
+            self._disconnect = {"type": "websocket.disconnect", "code": code}
+            if reason is not None:
+                self._disconnect["reason"] = reason
+        if self.state != CLOSED:
+            self.state = CLOSED
+            self._gone = gone
+        self._wake()
+
+    def _wake(self) -> None:
+        if self._waiters is not None:
+            waiters, self._waiters = self._waiters, None
+            wake(waiters)
+
+    # --- the application's task --------------------------------------------------------------
+
+    async def run(self, app: ASGI3Application) -> None:
+        """Call the application and see to it that the connection gets an end."""
+        connection = self._connection
+        try:
+            result = await app(self.scope, self.receive, self.send)  # type: ignore[func-returns-value]
+        except BaseException as exc:
+            self._failed(exc)
+            if isinstance(exc, asyncio.CancelledError):
+                raise
+        else:
+            self._returned(result)
+        finally:
+            state = connection.server_state
+            state.tasks.discard(self.task)
+            if state.on_emptied is not None:
+                state.look_whether_empty()
+
+    def _failed(self, exc: BaseException) -> None:
+        connection = self._connection
+        if isinstance(exc, (ClientDisconnected, asyncio.CancelledError)):
+            connection.end_abruptly()
+            return
+        connection.logger.error("Exception in ASGI application\n", exc_info=exc)
+        self._end_badly()
+
+    def _returned(self, result: object) -> None:
+        connection = self._connection
+        if self.state == CLOSED:
+            return
+        if result is not None:
+            connection.logger.error("ASGI callable should return None, but returned '%s'.", result)
+        elif self.state == HANDSHAKE:
+            connection.logger.error("ASGI callable returned without completing handshake.")
+        self._end_badly()
+
+    def _end_badly(self) -> None:
+        """The application has left its WebSocket behind."""
+        state, self.state = self.state, CLOSED
+        if state == HANDSHAKE:
+            self._connection.refuse(500)
+        elif state == DENYING:
+            if self._denial is not None:
+                self._write_denial(b"", more=False)
+            self._connection.close_transport()
+        elif state == OPEN:
+            # No close frame: the client sees 1006, which is the truth.
+            self._connection.close_transport()
+
+    # --- the application's callables ---------------------------------------------------------
+
+    async def receive(self) -> ASGIReceiveEvent:
+        """The next event."""
+        while True:
+            if self._events:
+                event = self._events.popleft()
+                if event["type"] == "websocket.receive":
+                    self.queued -= 1
+                    content = event.get("text")
+                    self.queued_bytes -= len(content if content is not None else event["bytes"])
+                    self._connection.message_taken()
+                return event  # type: ignore[no-any-return]
+            if self._disconnect is not None:
+                return self._disconnect.copy()  # type: ignore[return-value]
+            waiter = asyncio.get_running_loop().create_future()
+            if self._waiters is None:
+                self._waiters = []
+            self._waiters.append(waiter)
+            await waiter
+
+    async def send(self, message: ASGISendEvent) -> None:
+        """Take one message of the application."""
+        connection = self._connection
+        if connection.flow.write_paused:
+            await connection.flow.drain()
+        handler = _TABLE.get((self.state, message["type"]))
+        if handler is None:
+            if self._gone:
+                raise ClientDisconnected
+            raise RuntimeError(_EXPECTED[self.state].format(message["type"]))
+        handler(self, message)
+        if connection.flow.write_paused:
+            await connection.flow.drain()
+            if self._gone:
+                raise ClientDisconnected
+
+    # --- what the messages do ----------------------------------------------------------------
+
+    def _accept(self, message: Any) -> None:
+        self._connection.accept(message.get("subprotocol"), message.get("headers") or ())
+        self.state = OPEN
+        self._connection.opened()
+
+    def _deny(self, message: Any) -> None:
+        self.state = CLOSED
+        self._disconnect = {"type": "websocket.disconnect", "code": ABNORMAL}
+        self._connection.refuse(403)
+
+    def _start_denial(self, message: Any) -> None:
+        status = message["status"]
+        if not isinstance(status, int) or not 200 <= status <= 599:
+            raise InvalidResponse(f"Invalid status code of the response: {status!r}.")
+        self._denial = message
+        self.state = DENYING
+        self._connection.log_handshake(str(status))
+
+    def _deny_body(self, message: Any) -> None:
+        more = message.get("more_body", False)
+        self._write_denial(message.get("body", b""), more)
+        if not more:
+            self.state = CLOSED
+            self._disconnect = {"type": "websocket.disconnect", "code": ABNORMAL}
+            self._connection.close_transport()
+
+    def _write_denial(self, body: bytes, more: bool) -> None:
+        denial, self._denial = self._denial, None
+        self._connection.write_denial(denial, body, more)
+
+    def _send_message(self, message: Any) -> None:
+        content = message.get("bytes")
+        if content is None:
+            content = message["text"]
+        self._connection.send_message(content)
+
+    def _close(self, message: Any) -> None:
+        code = message.get("code", 1000)
+        code = 1000 if code is None else int(code)
+        reason = _short(message.get("reason") or "")
+        if code not in _SENDABLE_CODES and not 3000 <= code <= 4999 and code not in (NO_STATUS, ABNORMAL):
+            raise RuntimeError(f"Invalid WebSocket close code: {code}.")
+        self.state = CLOSED
+        self._disconnect = {"type": "websocket.disconnect", "code": code, "reason": reason}
+        if code == ABNORMAL:
+            self._connection.close_transport()
+        else:
+            self._connection.start_close(code, reason)
+
+
+_Handler = Callable[[WebSocketSession, Any], None]
+
+_TABLE: dict[tuple[int, str], _Handler] = {
+    (HANDSHAKE, "websocket.accept"): WebSocketSession._accept,  # noqa: SLF001 - the class's own table
+    (HANDSHAKE, "websocket.close"): WebSocketSession._deny,  # noqa: SLF001
+    (HANDSHAKE, "websocket.http.response.start"): WebSocketSession._start_denial,  # noqa: SLF001
+    (DENYING, "websocket.http.response.body"): WebSocketSession._deny_body,  # noqa: SLF001
+    (OPEN, "websocket.send"): WebSocketSession._send_message,  # noqa: SLF001
+    (OPEN, "websocket.close"): WebSocketSession._close,  # noqa: SLF001
+}
+
+
+def _short(reason: str) -> str:
+    """The reason, cut to what fits into a close frame."""
+    return reason.encode("utf-8")[:_MAX_REASON].decode("utf-8", "ignore")

@@ -1,0 +1,502 @@
+"""The documented `Server`: one event loop that accepts, serves, drains and ends.
+
+    startup     lifespan startup, then listen
+    main_loop   wait for a reason to stop; a ticker keeps time for everything meanwhile
+    shutdown    stop accepting, answer what has come, lifespan shutdown
+
+The ticker is the only timer: it moves the coarse clock, renews the Date header and sweeps the connections' deadlines.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import functools
+import logging
+import os
+import random
+import signal
+import socket
+import sys
+import threading
+import time
+from collections.abc import Callable, Generator, Iterable
+from email.utils import formatdate
+from types import FrameType
+from typing import Any
+
+from uvicorn._sockets import BindError, Listener, open_listener
+from uvicorn.config import STARTUP_FAILURE, Config
+from uvicorn.protocols._access import BatchedAccessLog
+from uvicorn.protocols._context import NEVER
+from uvicorn.protocols._state import ServerState
+
+__all__ = ["HANDLED_SIGNALS", "Server", "ServerHooks", "ServerState"]
+
+HANDLED_SIGNALS = (
+    signal.SIGINT,  # Ctrl-C
+    signal.SIGTERM,  # what process managers send
+)
+if sys.platform == "win32":  # pragma: no cover - Windows only
+    HANDLED_SIGNALS += (signal.SIGBREAK,)
+
+# The ticker's usual period, and its shortest where a timeout is short.
+TICK = 1.0
+SHORTEST_TICK = 0.05
+# How often a draining server looks again, besides being told.
+DRAIN_POLL = 0.1
+# How long before the end of the grace period streams are told that the client has gone.
+STREAM_NOTICE = 5.0
+# How long cancelled tasks get.
+CANCEL_GRACE = 1.0
+
+logger = logging.getLogger("uvicorn.error")
+
+
+class ServerHooks:
+    """What somebody around the server wants to know or decide. This one wants nothing.
+
+    A worker under a master has hooks of its own (`uvicorn.worker.runtime`).
+    """
+
+    # Whether the whole service stops with this server: the accept queue is emptied and idle connections are closed.
+    # Else siblings go on, and both are left alone.
+    def final(self) -> bool:
+        return True
+
+    # Whether the listening sockets end here, so that what is queued on them would be lost.
+    def empties_queue(self) -> bool:
+        return self.final()
+
+    # A server object for an inherited listening socket; None for the event loop's own.
+    def acceptor(self, server: Server, sock: socket.socket, factory: Callable[[], Any]) -> Any | None:
+        return None
+
+    def started(self, server: Server) -> None:
+        """The server accepts connections."""
+
+    def tick(self, server: Server, now: float) -> None:
+        """The ticker has ticked."""
+
+    def stopped_accepting(self, server: Server) -> None:
+        """Its listening sockets are closed."""
+
+    def finished(self, server: Server) -> None:
+        """Nothing is in flight any more; the application's shutdown is over."""
+
+    def shortest_period(self) -> float:
+        """The ticker ticks at least this often, in seconds."""
+        return TICK
+
+    def request_limit_reached(self, server: Server, limit: int) -> None:
+        """`limit_max_requests` requests have been answered."""
+        logger.warning("Maximum request limit of %d exceeded. Terminating process.", limit)
+        server.should_exit = True
+
+    def shutdown_delay(self, server: Server) -> float:
+        """How long to keep serving after the signal to stop."""
+        return server.config.shutdown_delay
+
+
+class Server:
+    """An ASGI server in one event loop.
+
+    Args:
+        config: Its configuration; loaded when it is first served, unless it is already.
+
+    Attributes:
+        server_state: What its connections share.
+        servers: The listening servers while it is started.
+        started: Whether it accepts connections.
+        should_exit: Set it, from any thread, to make the server stop in order.
+        force_exit: Set it to stop waiting for requests in flight.
+        last_notified: When `callback_notify` was last called.
+    """
+
+    def __init__(self, config: Config) -> None:
+        self.config = config
+        self.server_state = ServerState()
+        self.servers: list[Any] = []
+        self.started = False
+        self.force_exit = False
+        self.last_notified = 0.0
+        self.hooks = ServerHooks()
+        self.lifespan: Any = None
+        self._should_exit = False
+        self._loop: asyncio.AbstractEventLoop | None = None
+        self._waiters: set[asyncio.Future[None]] = set()
+        self._captured_signals: list[int] = []
+        self._ticker: asyncio.TimerHandle | None = None
+        self._tick_period = TICK
+        self._date_second = 0
+        self._listeners: list[Listener] = []
+        self._notifications: set[asyncio.Task[None]] = set()
+
+    @property
+    def loop(self) -> asyncio.AbstractEventLoop | None:
+        """The event loop it runs in; None before."""
+        return self._loop
+
+    # --- the reason to stop ------------------------------------------------------------------
+
+    @property
+    def should_exit(self) -> bool:
+        return self._should_exit
+
+    @should_exit.setter
+    def should_exit(self, value: bool) -> None:
+        self._should_exit = value
+        if value:
+            self._wake_soon()
+
+    def _wake_soon(self) -> None:
+        """Let whoever waits in `_pause` look again; from any thread, and from signal handlers."""
+        loop = self._loop
+        if loop is not None:
+            with contextlib.suppress(RuntimeError):  # the loop is closed: nobody waits
+                loop.call_soon_threadsafe(self._wake)
+
+    def _wake(self) -> None:
+        for waiter in self._waiters:
+            if not waiter.done():
+                waiter.set_result(None)
+
+    async def _pause(self, timeout: float | None = None) -> None:
+        """Wait to be woken, or for the time. Several may wait: `shutdown` may run beside `main_loop`."""
+        assert self._loop is not None
+        waiter = self._loop.create_future()
+        self._waiters.add(waiter)
+        timer = self._loop.call_later(timeout, self._wake) if timeout is not None else None
+        try:
+            await waiter
+        finally:
+            self._waiters.discard(waiter)
+            if timer is not None:
+                timer.cancel()
+
+    @contextlib.contextmanager
+    def capture_signals(self) -> Generator[None, None, None]:
+        """Take SIGINT and SIGTERM while the server runs in the main thread, and raise them again afterwards.
+
+        The host's handlers see them when the stop has been orderly: in reverse order, so that the first signal
+        decides how the process ends.
+        """
+        if threading.current_thread() is not threading.main_thread():
+            yield
+            return
+        previous = {sig: signal.signal(sig, self.handle_exit) for sig in HANDLED_SIGNALS}
+        try:
+            yield
+        finally:
+            for sig, handler in previous.items():
+                signal.signal(sig, handler)
+        for captured in reversed(self._captured_signals):
+            signal.raise_signal(captured)
+
+    def handle_exit(self, sig: int, frame: FrameType | None) -> None:
+        """The signal handler: stop in order; a second SIGINT stops waiting."""
+        self._captured_signals.append(sig)
+        if self.should_exit and sig == signal.SIGINT:
+            self.force_exit = True
+            self._wake_soon()
+        else:
+            self.should_exit = True
+
+    # --- running -----------------------------------------------------------------------------
+
+    def run(self, sockets: list[socket.socket] | None = None) -> None:
+        """Serve in an event loop of its own until the server stops.
+
+        Args:
+            sockets: Bound sockets to serve on, in place of the configured address.
+        """
+        with asyncio.Runner(loop_factory=self.config.get_loop_factory()) as runner:
+            runner.run(self.serve(sockets=sockets))
+
+    async def serve(self, sockets: list[socket.socket] | None = None) -> None:
+        """Serve in the running event loop until the server stops.
+
+        Args:
+            sockets: Bound sockets to serve on, in place of the configured address.
+
+        Raises:
+            SystemExit: With code 3 where the application or an address cannot be had; the log says why.
+        """
+        # Loaded before signals are taken, so that one of them can end an import that hangs.
+        if not self.config.loaded:
+            self.config.load()
+        with self.capture_signals():
+            await self._serve(sockets)
+
+    async def _serve(self, sockets: list[socket.socket] | None) -> None:
+        self._loop = asyncio.get_running_loop()
+        config = self.config
+        if not config.loaded:
+            config.load()
+        self.lifespan = config.lifespan_class(config)
+        process_id = os.getpid()
+        logger.info("Started server process [%d]", process_id)
+        await self.startup(sockets=sockets)
+        if self.should_exit and not self.started:
+            return
+        await self.main_loop()
+        await self.shutdown(sockets=sockets)
+        logger.info("Finished server process [%d]", process_id)
+
+    async def startup(self, sockets: list[socket.socket] | None = None) -> None:
+        """Lifespan startup, then listen.
+
+        Args:
+            sockets: Bound sockets to serve on, in place of the configured address.
+        """
+        self._loop = asyncio.get_running_loop()
+        if not await self._start_lifespan():
+            return
+        try:
+            await self._listen(sockets)
+        except (OSError, BindError) as exc:
+            logger.error("%s", exc)
+            await self.lifespan.shutdown()
+            sys.exit(STARTUP_FAILURE)
+        self.server_state.draining = False
+        self._start_ticking()
+        self.started = True
+        self.hooks.started(self)
+
+    async def _start_lifespan(self) -> bool:
+        """Lifespan startup; a signal to stop ends it early. Whether the server goes on."""
+        startup = asyncio.ensure_future(self.lifespan.startup())
+        while not startup.done() and not self.should_exit:
+            startup.add_done_callback(lambda _: self._wake())
+            await self._pause()
+        if not startup.done():
+            # Only an application whose startup has completed gets a shutdown: this one's task is cancelled.
+            startup.cancel()
+            await asyncio.wait([startup])
+            await self.lifespan.cancel()
+            return False
+        await startup
+        if self.lifespan.should_exit:
+            self.should_exit = True
+            return False
+        return True
+
+    async def _listen(self, sockets: list[socket.socket] | None) -> None:
+        assert self._loop is not None
+        config = self.config
+        protocol_class: Any = config.http_protocol_class
+        factory = functools.partial(
+            protocol_class,
+            config=config,
+            server_state=self.server_state,
+            app_state=self.lifespan.state,
+            _loop=self._loop,
+        )
+        options: dict[str, Any] = {"ssl": config.ssl, "backlog": config.backlog}
+        if config.ssl is not None:
+            options["ssl_handshake_timeout"] = config.timeout_tls_handshake
+        if config.access_log and logging.getLogger("uvicorn.access").hasHandlers():
+            self.server_state.access = BatchedAccessLog(
+                logging.getLogger("uvicorn.access"), self._loop.call_later
+            )
+        if sockets is not None:
+            for sock in sockets:
+                acceptor = self.hooks.acceptor(self, sock, factory)
+                self.servers.append(acceptor or await self._create_server(sock, factory, options))
+        elif config.addresses or config.uds is not None or config.fd is not None:
+            for address in config.bind_addresses:
+                listener = open_listener(address, config.backlog, config.reuse_port)
+                self._listeners.append(listener)
+                self.servers.append(await self._create_server(listener.sock, factory, options))
+                config.announce(listener.sock)
+        else:
+            server = await self._loop.create_server(factory, config.host, config.port, **options)
+            self.servers.append(server)
+            config.announce(server.sockets[0])
+
+    async def _create_server(
+        self, sock: socket.socket, factory: Callable[[], Any], options: dict[str, Any]
+    ) -> Any:
+        assert self._loop is not None
+        if hasattr(socket, "AF_UNIX") and sock.family == socket.AF_UNIX:
+            return await self._loop.create_unix_server(factory, sock=sock, **options)
+        return await self._loop.create_server(factory, sock=sock, **options)
+
+    async def main_loop(self) -> None:
+        """Serve until there is a reason to stop."""
+        while not self.should_exit:
+            await self._pause()
+        delay = self.hooks.shutdown_delay(self)
+        if delay and not self.force_exit:
+            logger.info("Serving on for %s seconds before shutting down.", delay)
+            deadline = time.monotonic() + delay
+            while not self.force_exit and (left := deadline - time.monotonic()) > 0:
+                await self._pause(left)
+
+    # --- the ticker --------------------------------------------------------------------------
+
+    def _start_ticking(self) -> None:
+        config = self.config
+        timeouts: list[float | None] = [
+            config.timeout_keep_alive,
+            config.timeout_request_head,
+            config.timeout_request_body,
+            config.timeout_response_write,
+            config.ws_ping_interval,
+            config.ws_ping_timeout,
+        ]
+        shortest = min((timeout for timeout in timeouts if timeout), default=TICK)
+        self._tick_period = max(SHORTEST_TICK, min(TICK, shortest / 4, self.hooks.shortest_period()))
+        limit = config.limit_max_requests
+        if limit is not None:
+            limit += random.randint(0, config.limit_max_requests_jitter)  # noqa: S311 - spreads load, guards nothing
+            self.server_state.request_limit = limit
+            self.server_state.on_request_limit = lambda: self.hooks.request_limit_reached(self, limit)
+        self._tick()
+
+    def _tick(self) -> None:
+        assert self._loop is not None
+        state = self.server_state
+        now = state.now = self._loop.time()
+        wall = time.time()  # noqa: TID251 - the Date header is wall clock
+        if int(wall) != self._date_second:
+            self._date_second = int(wall)
+            self._renew_default_headers(wall)
+        for connection in [each for each in state.connections if getattr(each, "deadline", NEVER) <= now]:
+            try:
+                connection.expire(now)
+            except Exception:
+                logger.exception("A connection's deadline could not be handled.")
+        self.hooks.tick(self, now)
+        if self.config.callback_notify is not None:
+            self._notify(now)
+        # Ticks fall just behind the full second, where the Date header changes.
+        period = min(self._tick_period, DRAIN_POLL) if state.draining else self._tick_period
+        self._ticker = self._loop.call_later(period - wall % period + 0.001, self._tick)
+
+    def _renew_default_headers(self, wall: float) -> None:
+        headers = self.config.encoded_headers
+        if self.config.date_header:
+            date = formatdate(wall, usegmt=True).encode()
+            headers = [(b"date", date), *headers]
+        self.server_state.default_headers = headers
+
+    def _notify(self, now: float) -> None:
+        callback = self.config.callback_notify
+        if callback is not None and now - self.last_notified >= self.config.timeout_notify:
+            self.last_notified = now
+            task = asyncio.ensure_future(callback())
+            self._notifications.add(task)
+            task.add_done_callback(self._notifications.discard)
+
+    # --- stopping ----------------------------------------------------------------------------
+
+    async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
+        """Stop accepting, answer what has come, end the application's lifespan.
+
+        Args:
+            sockets: The sockets that were given to `startup`; they are closed.
+        """
+        self._loop = asyncio.get_running_loop()
+        logger.info("Shutting down")
+        await self._stop_accepting(sockets)
+        state = self.server_state
+        state.draining = True
+        state.on_emptied = self._wake
+        self._drain_connections(self.hooks.final())
+        await self._wait_for_requests()
+        if not self.force_exit:
+            await self._stop_lifespan()
+        if self._ticker is not None:
+            self._ticker.cancel()
+        self.flush_access_log()
+        state.on_emptied = None
+        self.hooks.finished(self)
+
+    def _drain_connections(self, final: bool) -> None:
+        for connection in list(self.server_state.connections):
+            drain = getattr(connection, "drain", None)
+            if drain is not None:
+                drain(final)
+            else:
+                connection.shutdown()
+
+    async def _stop_accepting(self, sockets: Iterable[socket.socket] | None) -> None:
+        if self.hooks.empties_queue() and not self.force_exit:
+            # Connections that the kernel has taken for us are ours to answer. A turn of the loop accepts those of
+            # the event loop's own servers, and hears those whose request is already here.
+            for server in self.servers:
+                empty_queue = getattr(server, "empty_queue", None)
+                if empty_queue is not None:
+                    empty_queue()
+            for _ in range(2):
+                await asyncio.sleep(0)
+        for server in self.servers:
+            server.close()
+        self.servers = []
+        for sock in sockets or ():
+            sock.close()
+        for listener in self._listeners:
+            listener.close()
+        self._listeners = []
+        self.hooks.stopped_accepting(self)
+
+    async def _wait_for_requests(self) -> None:
+        """Wait for connections and tasks, within the grace period; then end them."""
+        state = self.server_state
+        grace = self.config.timeout_graceful_shutdown
+        started = time.monotonic()
+        notice = grace - min(STREAM_NOTICE, grace * 0.2) if grace is not None else None
+        final = self.hooks.final()
+        said = ""
+        while (state.connections or state.tasks) and not self.force_exit:
+            if not final and self.hooks.final():
+                # It was only to be replaced, and now the whole service stops.
+                final = True
+                self._drain_connections(final)
+            what = "connections to close" if state.connections else "background tasks to complete"
+            if what != said:
+                logger.info("Waiting for %s. (CTRL+C to force quit)", what)
+                said = what
+            passed = time.monotonic() - started
+            if notice is not None and passed >= notice:
+                notice = None
+                for connection in list(state.connections):
+                    end_streams = getattr(connection, "end_streams", None)
+                    if end_streams is not None:
+                        end_streams()
+            if grace is not None and passed >= grace:
+                if state.tasks:
+                    logger.error(
+                        "Cancel %s running task(s), timeout graceful shutdown exceeded", len(state.tasks)
+                    )
+                break
+            await self._pause(DRAIN_POLL)
+        await self._end_by_force()
+
+    async def _end_by_force(self) -> None:
+        state = self.server_state
+        if state.tasks:
+            for task in list(state.tasks):
+                task.cancel(msg="Task cancelled, timeout graceful shutdown exceeded")
+            deadline = time.monotonic() + CANCEL_GRACE
+            while state.tasks and time.monotonic() < deadline:
+                await self._pause(DRAIN_POLL)
+        for connection in list(state.connections):
+            transport = getattr(connection, "transport", None)
+            if transport is not None:
+                transport.abort()
+
+    async def _stop_lifespan(self) -> None:
+        limit = self.config.timeout_lifespan_shutdown
+        try:
+            await asyncio.wait_for(self.lifespan.shutdown(), limit)
+        except TimeoutError:
+            logger.error("Application shutdown not complete after %s seconds. Exiting.", limit)
+            await self.lifespan.cancel()
+
+    def flush_access_log(self) -> None:
+        """Write the access lines that wait for their batch."""
+        access = self.server_state.access
+        if isinstance(access, BatchedAccessLog):
+            access.flush()

@@ -1,0 +1,357 @@
+"""Kinds of values: how each is read from text, checked when it comes as a native value, and described.
+
+A kind is pure: it touches no file and no environment. `parse` takes the text of a command line or an environment
+variable; `accept` takes what YAML or Python gave. Both return the value in its documented unit or raise ValueError
+with a sentence that fits behind "Invalid value for '--port': ".
+"""
+
+from __future__ import annotations
+
+import math
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+Schema = dict[str, Any]
+
+_DURATION_UNITS = {"ms": 0.001, "s": 1, "m": 60, "min": 60, "h": 3600, "d": 86400}
+_SIZE_UNITS = {"": 1, "b": 1, "k": 2**10, "kb": 2**10, "kib": 2**10}
+_SIZE_UNITS |= {"m": 2**20, "mb": 2**20, "mib": 2**20, "g": 2**30, "gb": 2**30, "gib": 2**30}
+_QUANTITY = re.compile(r"\s*([0-9]+(?:\.[0-9]+)?)\s*([a-zA-Z]*)\s*\Z")
+_TRUE = {"1", "true", "t", "yes", "y", "on"}
+_FALSE = {"0", "false", "f", "no", "n", "off"}
+
+
+def _whole(number: float) -> int | float:
+    """An int where the number is whole, so that documented integer defaults stay integers."""
+    return int(number) if float(number).is_integer() else number
+
+
+def _shown(value: object) -> str:
+    text = repr(value)
+    return text if len(text) <= 60 else text[:57] + "..."
+
+
+@dataclass(frozen=True, slots=True)
+class Kind:
+    """Text, and the base of all other kinds."""
+
+    def parse(self, text: str) -> Any:
+        return self.accept(text)
+
+    def accept(self, value: Any) -> Any:
+        if not isinstance(value, str):
+            raise ValueError(f"{_shown(value)} is not text.")
+        return value
+
+    def metavar(self) -> str:
+        return "TEXT"
+
+    def schema(self) -> Schema:
+        return {"type": "string"}
+
+    def separator(self) -> str | None:
+        """What separates several values of this kind in one environment variable; None: white space."""
+        return None
+
+
+@dataclass(frozen=True, slots=True)
+class PathText(Kind):
+    """A path; may be asked to be an absolute statement about the file only when the server starts."""
+
+    def accept(self, value: Any) -> Any:
+        if isinstance(value, (str, bytes)) or hasattr(value, "__fspath__"):
+            return value
+        raise ValueError(f"{_shown(value)} is not a path.")
+
+    def metavar(self) -> str:
+        return "PATH"
+
+    def separator(self) -> str | None:
+        return ":"
+
+
+@dataclass(frozen=True, slots=True)
+class Boolean(Kind):
+    """true or false, and the spellings that command lines use."""
+
+    def parse(self, text: str) -> bool:
+        lowered = text.strip().lower()
+        if lowered in _TRUE:
+            return True
+        if lowered in _FALSE:
+            return False
+        raise ValueError(f"{text!r} is not a valid boolean.")
+
+    def accept(self, value: Any) -> bool:
+        if isinstance(value, bool):
+            return value
+        if isinstance(value, str):
+            return self.parse(value)
+        raise ValueError(f"{_shown(value)} is not a valid boolean: write true or false.")
+
+    def metavar(self) -> str:
+        return "BOOLEAN"
+
+    def schema(self) -> Schema:
+        return {"type": "boolean"}
+
+
+@dataclass(frozen=True, slots=True)
+class Integer(Kind):
+    """A whole number within bounds."""
+
+    minimum: int | None = None
+    maximum: int | None = None
+
+    def accept(self, value: Any) -> int:
+        if isinstance(value, str):
+            try:
+                value = int(value.strip())
+            except ValueError:
+                raise ValueError(f"{value!r} is not a valid integer.") from None
+        if isinstance(value, bool) or not isinstance(value, int):
+            raise ValueError(f"{_shown(value)} is not a valid integer.")
+        _check_bounds(value, self.minimum, self.maximum)
+        return value
+
+    def metavar(self) -> str:
+        return "INTEGER"
+
+    def schema(self) -> Schema:
+        return _bounded({"type": "integer"}, self.minimum, self.maximum)
+
+
+@dataclass(frozen=True, slots=True)
+class Duration(Kind):
+    """Seconds, or a number with a unit: "250ms", "30s", "5m", "2h", "1d"."""
+
+    minimum: float = 0
+
+    def accept(self, value: Any) -> int | float:
+        if isinstance(value, str):
+            match = _QUANTITY.match(value)
+            unit = match and _DURATION_UNITS.get(match[2].lower() or "s")
+            if not match or not unit:
+                raise ValueError(
+                    f"{value!r} is not a valid duration: give seconds, or a number with ms, s, m, h or d."
+                )
+            value = float(match[1]) * unit
+        if isinstance(value, bool) or not isinstance(value, (int, float)) or not math.isfinite(value):
+            raise ValueError(f"{_shown(value)} is not a valid duration.")
+        _check_bounds(value, self.minimum, None)
+        return _whole(value)
+
+    def metavar(self) -> str:
+        return "SECONDS"
+
+    def schema(self) -> Schema:
+        pattern = r"^\s*[0-9]+(\.[0-9]+)?\s*(ms|s|m|min|h|d)?\s*$"
+        return {
+            "anyOf": [{"type": "number", "minimum": self.minimum}, {"type": "string", "pattern": pattern}]
+        }
+
+
+@dataclass(frozen=True, slots=True)
+class Size(Kind):
+    """Bytes, or a number with a binary unit: "16K", "512M", "2G"."""
+
+    minimum: int = 0
+
+    def accept(self, value: Any) -> int:
+        if isinstance(value, str):
+            match = _QUANTITY.match(value)
+            unit = match and _SIZE_UNITS.get(match[2].lower())
+            if not match or not unit:
+                raise ValueError(f"{value!r} is not a valid integer: give bytes, or a number with K, M or G.")
+            value = int(float(match[1]) * unit)
+        if isinstance(value, bool) or not isinstance(value, int):
+            raise ValueError(f"{_shown(value)} is not a valid integer.")
+        _check_bounds(value, self.minimum, None)
+        return value
+
+    def metavar(self) -> str:
+        return "BYTES"
+
+    def schema(self) -> Schema:
+        pattern = r"^\s*[0-9]+(\.[0-9]+)?\s*([kKmMgG]([iI]?[bB])?|[bB])?\s*$"
+        return {
+            "anyOf": [{"type": "integer", "minimum": self.minimum}, {"type": "string", "pattern": pattern}]
+        }
+
+
+@dataclass(frozen=True, slots=True)
+class Choice(Kind):
+    """One of a few names; where `importable`, an import string or an object as well."""
+
+    names: tuple[str, ...] = ()
+    importable: bool = False
+
+    def accept(self, value: Any) -> Any:
+        if isinstance(value, str):
+            if value in self.names or (self.importable and ":" in value):
+                return value
+        elif self.importable and callable(value):
+            return value
+        listed = ", ".join(repr(name) for name in self.names)
+        more = ", nor an import string of the form 'module:attribute'" if self.importable else ""
+        raise ValueError(f"{_shown(value)} is not one of {listed}{more}.")
+
+    def metavar(self) -> str:
+        return "[" + "|".join(self.names) + "]"
+
+    def schema(self) -> Schema:
+        names: Schema = {"enum": list(self.names)}
+        if self.importable:
+            return {"anyOf": [names, {"type": "string", "pattern": "^[^:]+:[^:]+$"}]}
+        return names
+
+
+@dataclass(frozen=True, slots=True)
+class WorkerCount(Kind):
+    """A number of processes, or "auto"."""
+
+    def accept(self, value: Any) -> Any:
+        if isinstance(value, str) and value.strip().lower() == "auto":
+            return "auto"
+        return Integer(minimum=1, maximum=512).accept(value)
+
+    def metavar(self) -> str:
+        return "INTEGER"
+
+    def schema(self) -> Schema:
+        return {"anyOf": [{"type": "integer", "minimum": 1, "maximum": 512}, {"const": "auto"}]}
+
+
+@dataclass(frozen=True, slots=True)
+class LogLevel(Kind):
+    """A level's name, or from YAML and Python its number."""
+
+    names: tuple[str, ...] = ()
+
+    def accept(self, value: Any) -> str | int:
+        if isinstance(value, str) and value in self.names:
+            return value
+        if isinstance(value, int) and not isinstance(value, bool) and value >= 0:
+            return value
+        raise ValueError(f"{_shown(value)} is not one of {', '.join(repr(name) for name in self.names)}.")
+
+    def metavar(self) -> str:
+        return "[" + "|".join(self.names) + "]"
+
+    def schema(self) -> Schema:
+        return {"anyOf": [{"enum": list(self.names)}, {"type": "integer", "minimum": 0}]}
+
+
+@dataclass(frozen=True, slots=True)
+class LogConfig(PathText):
+    """A path to a logging configuration, or the configuration itself as a mapping."""
+
+    def accept(self, value: Any) -> Any:
+        if isinstance(value, Mapping):
+            return dict(value)
+        try:
+            return PathText.accept(self, value)
+        except ValueError:
+            raise ValueError(f"{_shown(value)} is neither a path nor a mapping.") from None
+
+    def schema(self) -> Schema:
+        return {"anyOf": [{"type": "string"}, {"type": "object"}]}
+
+
+@dataclass(frozen=True, slots=True)
+class ListOf(Kind):
+    """Several values of one kind: a YAML list, a repeated option, or one text with separators."""
+
+    item: Kind = Kind()
+    split_at: str | None = None
+
+    def parse(self, text: str) -> list[Any]:
+        parts = text.split(self.split_at or self.item.separator())
+        return [self.item.parse(part.strip()) for part in parts if part.strip()]
+
+    def accept(self, value: Any) -> list[Any]:
+        if isinstance(value, str):
+            return [self.item.accept(value)]
+        if not isinstance(value, Sequence):
+            raise ValueError(f"{_shown(value)} is not a list.")
+        return [self.item.accept(each) for each in value]
+
+    def metavar(self) -> str:
+        return self.item.metavar()
+
+    def schema(self) -> Schema:
+        item = self.item.schema()
+        return {"anyOf": [item, {"type": "array", "items": item}]}
+
+
+@dataclass(frozen=True, slots=True)
+class AddressList(Kind):
+    """Addresses, networks and literals: a comma-separated text or a list."""
+
+    def accept(self, value: Any) -> Any:
+        if isinstance(value, str):
+            return value
+        return ListOf(item=Kind()).accept(value)
+
+    def schema(self) -> Schema:
+        return {"anyOf": [{"type": "string"}, {"type": "array", "items": {"type": "string"}}]}
+
+
+@dataclass(frozen=True, slots=True)
+class HeaderList(Kind):
+    """Response header fields: "Name: value" texts, [name, value] pairs, or a mapping."""
+
+    def parse(self, text: str) -> list[list[str]]:
+        return [self._field(part) for part in text.split()]
+
+    def accept(self, value: Any) -> list[list[str]]:
+        if isinstance(value, str):
+            return [self._field(value)]
+        if isinstance(value, Mapping):
+            return [self._pair(name, content) for name, content in value.items()]
+        if not isinstance(value, Sequence):
+            raise ValueError(f"{_shown(value)} is neither a list nor a mapping of header fields.")
+        return [self._field(each) for each in value]
+
+    def _field(self, value: Any) -> list[str]:
+        if isinstance(value, str):
+            name, colon, content = value.partition(":")
+            if not colon:
+                raise ValueError(f"{_shown(value)} is not of the form 'Name:Value'.")
+            return self._pair(name, content.strip(" \t"))
+        if isinstance(value, Mapping) and len(value) == 1:
+            return self._pair(*next(iter(value.items())))
+        if isinstance(value, Sequence) and len(value) == 2:
+            return self._pair(*value)
+        raise ValueError(f"{_shown(value)} is not a header field.")
+
+    def _pair(self, name: Any, content: Any) -> list[str]:
+        if not isinstance(name, str) or not isinstance(content, (str, int, float)):
+            raise ValueError(f"{_shown([name, content])} is not a header field of two texts.")
+        content = str(content)
+        if not name or any(char in "\r\n\0" for char in name + content):
+            raise ValueError(f"{_shown([name, content])} cannot be sent as a header field.")
+        return [name, content]
+
+    def schema(self) -> Schema:
+        pair = {"type": "array", "items": {"type": "string"}, "minItems": 2, "maxItems": 2}
+        field = {"anyOf": [{"type": "string", "pattern": ":"}, pair]}
+        mapping = {"type": "object", "additionalProperties": {"type": ["string", "number"]}}
+        return {"anyOf": [{"type": "array", "items": field}, mapping]}
+
+
+def _check_bounds(value: float, minimum: float | None, maximum: float | None) -> None:
+    if minimum is not None and value < minimum:
+        raise ValueError(f"{value} is too small: at least {minimum}.")
+    if maximum is not None and value > maximum:
+        raise ValueError(f"{value} is too large: at most {maximum}.")
+
+
+def _bounded(schema: Schema, minimum: float | None, maximum: float | None) -> Schema:
+    if minimum is not None:
+        schema["minimum"] = minimum
+    if maximum is not None:
+        schema["maximum"] = maximum
+    return schema

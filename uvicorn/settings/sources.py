@@ -1,0 +1,171 @@
+"""Raw layers: a YAML file with line numbers, and the environment.
+
+What is read here is only located, not checked: layers.py says whether a value will do.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+from collections.abc import Mapping
+from typing import Any
+
+import yaml
+
+from uvicorn.settings.layers import Layer, Problem, Raw, Resolved
+from uvicorn.settings.table import APP, OPTIONS
+
+# A configuration is a few kilobytes; what is larger was named by mistake.
+MAX_FILE_SIZE = 1_048_576
+
+_VARIABLE = re.compile(r"\$\$|\$\{([A-Za-z_][A-Za-z0-9_]*)(?::-([^}]*))?\}|\$\{")
+
+
+def from_environ(environ: Mapping[str, str]) -> Layer:
+    """The layer of `UVICORN_*` and of the options' other variables; an empty variable counts as not set."""
+    layer: dict[str, Raw] = {}
+    for option in (APP, *OPTIONS):
+        for variable in (option.env_name, *option.env):
+            text = environ.get(variable)
+            if text:
+                layer[option.name] = Raw(text, f"${variable}", is_text=True)
+                break
+    return layer
+
+
+def from_yaml(path: str | os.PathLike[str], environ: Mapping[str, str]) -> tuple[Layer, list[Problem]]:
+    """The layer of a YAML file, read once, and what is wrong with the file.
+
+    Only safe YAML is loaded: no tag makes an object. `${NAME}` and `${NAME:-default}` stand for variables of
+    `environ`; `$$` is a plain dollar sign.
+    """
+    shown = os.fspath(path)
+    try:
+        with open(path, "rb") as file:
+            content = file.read(MAX_FILE_SIZE + 1)
+    except OSError as exc:
+        return {}, [Problem(shown, "", f"cannot be read: {exc.strerror or exc}.")]
+    if len(content) > MAX_FILE_SIZE:
+        return {}, [Problem(shown, "", f"is larger than {MAX_FILE_SIZE} bytes.")]
+    try:
+        loader = yaml.SafeLoader(content.decode("utf-8-sig"))
+    except UnicodeDecodeError as exc:
+        return {}, [Problem(shown, "", f"is not UTF-8: {exc.reason} at byte {exc.start}.")]
+    except yaml.YAMLError as exc:
+        return {}, [_yaml_problem(shown, exc)]
+    try:
+        return _read_document(loader, shown, environ)
+    except RecursionError:
+        return {}, [Problem(shown, "", "is nested too deeply.")]
+    except yaml.YAMLError as exc:
+        return {}, [_yaml_problem(shown, exc)]
+    finally:
+        loader.dispose()
+
+
+def _read_document(
+    loader: yaml.SafeLoader, shown: str, environ: Mapping[str, str]
+) -> tuple[Layer, list[Problem]]:
+    root = loader.get_single_node()
+    if root is None:
+        return {}, []
+    if not isinstance(root, yaml.MappingNode):
+        return {}, [Problem(f"{shown}:{root.start_mark.line + 1}", "", "must be a mapping of settings.")]
+    layer: dict[str, Raw] = {}
+    problems: list[Problem] = []
+    for key_node, value_node in root.value:
+        place = f"{shown}:{key_node.start_mark.line + 1}"
+        if not isinstance(key_node, yaml.ScalarNode):
+            problems.append(Problem(place, "", "a setting's name must be plain text."))
+            continue
+        key = key_node.value
+        if key in layer:
+            problems.append(Problem(place, key, f"is given twice; first at {layer[key].place}."))
+            continue
+        problems += _repeated_keys(value_node, shown, set())
+        try:
+            value = loader.construct_object(value_node, deep=True)
+            value = _substitute(value, environ, {})
+        except ValueError as exc:
+            problems.append(Problem(place, key, str(exc)))
+            continue
+        layer[key] = Raw(value, place)
+    return layer, problems
+
+
+def _repeated_keys(node: yaml.Node, shown: str, visited: set[int]) -> list[Problem]:
+    """Keys given twice inside a value, such as a logging configuration; an aliased node is looked at once."""
+    problems: list[Problem] = []
+    if id(node) in visited:
+        return problems
+    visited.add(id(node))
+    if isinstance(node, yaml.MappingNode):
+        seen: set[str] = set()
+        for key_node, value_node in node.value:
+            key = str(key_node.value)
+            if key in seen:
+                problems.append(Problem(f"{shown}:{key_node.start_mark.line + 1}", key, "is given twice."))
+            seen.add(key)
+            problems += _repeated_keys(value_node, shown, visited)
+    elif isinstance(node, yaml.SequenceNode):
+        for item in node.value:
+            problems += _repeated_keys(item, shown, visited)
+    return problems
+
+
+def _substitute(value: Any, environ: Mapping[str, str], done: dict[int, Any]) -> Any:
+    """`value` with the variables in its texts replaced; an aliased part is replaced once."""
+    if isinstance(value, str):
+        return _VARIABLE.sub(lambda match: _variable(match, environ), value) if "$" in value else value
+    if not isinstance(value, (dict, list)):
+        return value
+    if id(value) not in done:
+        done[id(value)] = None
+        if isinstance(value, dict):
+            done[id(value)] = {key: _substitute(each, environ, done) for key, each in value.items()}
+        else:
+            done[id(value)] = [_substitute(each, environ, done) for each in value]
+    return done[id(value)]
+
+
+def _variable(match: re.Match[str], environ: Mapping[str, str]) -> str:
+    if match[0] == "$$":
+        return "$"
+    name, default = match[1], match[2]
+    if name is None:
+        raise ValueError(
+            "'${' needs a variable's name and a closing brace; write '$$' for a plain dollar sign."
+        )
+    text = environ.get(name)
+    if text is not None and (text or default is None):
+        return text
+    if default is not None:
+        return str(default)
+    raise ValueError(f"the variable {name} is not set; give it, or a default: ${{{name}:-default}}.")
+
+
+def _yaml_problem(shown: str, exc: yaml.YAMLError) -> Problem:
+    if isinstance(exc, yaml.MarkedYAMLError) and exc.problem_mark is not None:
+        message = exc.problem or exc.context or "cannot be parsed"
+        return Problem(f"{shown}:{exc.problem_mark.line + 1}", "", f"is not YAML: {message}.")
+    return Problem(shown, "", f"is not YAML: {' '.join(str(exc).split())}.")
+
+
+def missing_files(resolved: Resolved) -> list[Problem]:
+    """The files and directories that the settings name and that are not there, or cannot be read."""
+    problems = []
+    for name in ("env_file", "log_config", "ssl_keyfile", "ssl_certfile", "ssl_ca_certs"):
+        path = resolved.values[name]
+        if not isinstance(path, (str, os.PathLike)):
+            continue
+        if not os.path.isfile(path):
+            problems.append(Problem(resolved.places[name], name, f"Path '{os.fspath(path)}' does not exist."))
+        elif not os.access(path, os.R_OK):
+            problems.append(
+                Problem(resolved.places[name], name, f"Path '{os.fspath(path)}' is not readable.")
+            )
+    for path in resolved.values["reload_dirs"] or ():
+        if not os.path.exists(path):
+            problem = Problem(resolved.places["reload_dirs"], "reload_dirs", f"Path '{path}' does not exist.")
+            problems.append(problem)
+    return problems

@@ -1,0 +1,206 @@
+"""The seam to the operating system: everything the master does to processes, and the clock.
+
+`Host` says what there is, `PosixHost` does it. Tests put another host in its place; the same contract tests run on
+both.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import os
+import select
+import signal
+import sys
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import NoReturn, Protocol
+
+logger = logging.getLogger("uvicorn.error")
+
+# With less than this share of the cgroup's memory free there is no room for one more worker.
+HEADROOM = 0.1
+
+
+@dataclass(frozen=True, slots=True)
+class ChildExit:
+    """A reaped child: exit code, or minus the signal's number."""
+
+    pid: int
+    code: int
+
+
+class Host(Protocol):
+    """What the master needs of a system."""
+
+    def now(self) -> float:
+        """Monotonic seconds."""
+
+    def random(self) -> float:
+        """A number between 0 and 1."""
+
+    def fork(self, child: Callable[[], int]) -> int:
+        """Run `child` in a new process, in a process group of its own; its result is the exit code.
+
+        Raises:
+            OSError: No process could be made.
+        """
+
+    def start_program(self, argv: Sequence[str], environ: Mapping[str, str]) -> int:
+        """Start another program; return its pid.
+
+        Raises:
+            OSError: It could not be started.
+        """
+
+    def exec_program(
+        self, argv: Sequence[str], environ: Mapping[str, str], keep_fds: Sequence[int]
+    ) -> NoReturn:
+        """Become another program, with these descriptors open.
+
+        Raises:
+            OSError: It could not be done.
+        """
+
+    def signal(self, pid: int, number: int) -> None:
+        """Send a signal to a child that has not been reaped."""
+
+    def signal_group(self, pid: int, number: int) -> bool:
+        """Send a signal to a child's process group; False where there is nobody in it."""
+
+    def reap(self) -> list[ChildExit]:
+        """All children that have ended since the last call."""
+
+    def is_stopped(self, pid: int) -> bool:
+        """Whether somebody has stopped the process."""
+
+    def oom_kills(self) -> int:
+        """How many processes of our cgroup the kernel has killed for lack of memory so far."""
+
+    def has_headroom(self) -> bool:
+        """Whether the cgroup has memory for one more worker."""
+
+    def wait(self, fds: Sequence[int], timeout: float | None) -> list[int]:
+        """Wait until one of the descriptors is readable, or for the time; return those that are."""
+
+
+class PosixHost:
+    """The real one."""
+
+    def __init__(self, cgroup: Path = Path("/sys/fs/cgroup")) -> None:
+        self._cgroup = cgroup
+
+    def now(self) -> float:
+        return time.monotonic()
+
+    def random(self) -> float:
+        return int.from_bytes(os.urandom(4), "big") / 2**32
+
+    def fork(self, child: Callable[[], int]) -> int:
+        sys.stdout.flush()
+        sys.stderr.flush()
+        # No handler of the master may run in the child, and none of the child's signals may be lost: everything is
+        # blocked until the child has set up its own (it unblocks them).
+        previous = signal.pthread_sigmask(signal.SIG_BLOCK, signal.valid_signals())
+        try:
+            pid = os.fork()
+        except OSError:
+            signal.pthread_sigmask(signal.SIG_SETMASK, previous)
+            raise
+        if pid == 0:
+            _run_child(child)
+        with contextlib.suppress(OSError):  # the child does the same; whoever comes first
+            os.setpgid(pid, pid)
+        signal.pthread_sigmask(signal.SIG_SETMASK, previous)
+        return pid
+
+    def start_program(self, argv: Sequence[str], environ: Mapping[str, str]) -> int:
+        return os.posix_spawn(argv[0], list(argv), dict(environ), setpgroup=0, setsigmask=())
+
+    def exec_program(
+        self, argv: Sequence[str], environ: Mapping[str, str], keep_fds: Sequence[int]
+    ) -> NoReturn:
+        inheritable = {fd: os.get_inheritable(fd) for fd in keep_fds}
+        for fd in keep_fds:
+            os.set_inheritable(fd, True)
+        try:
+            os.execve(argv[0], list(argv), dict(environ))  # noqa: S606 - our own command line
+        finally:
+            for fd, before in inheritable.items():
+                os.set_inheritable(fd, before)
+
+    def signal(self, pid: int, number: int) -> None:
+        with contextlib.suppress(ProcessLookupError):
+            os.kill(pid, number)
+
+    def signal_group(self, pid: int, number: int) -> bool:
+        try:
+            os.killpg(pid, number)
+        except (ProcessLookupError, PermissionError):
+            return False
+        return True
+
+    def reap(self) -> list[ChildExit]:
+        gone: list[ChildExit] = []
+        while True:
+            try:
+                pid, status = os.waitpid(-1, os.WNOHANG)
+            except ChildProcessError:
+                return gone
+            if pid == 0:
+                return gone
+            gone.append(ChildExit(pid, os.waitstatus_to_exitcode(status)))
+
+    def is_stopped(self, pid: int) -> bool:
+        try:
+            stat = Path(f"/proc/{pid}/stat").read_bytes()
+        except OSError:
+            return False
+        # The name in brackets may hold anything; the state follows the last bracket (proc(5)).
+        return stat[stat.rindex(b")") + 2 :][:1] in (b"T", b"t")
+
+    def oom_kills(self) -> int:
+        for line in self._read("memory.events", "memory/memory.oom_control").splitlines():
+            name, _, count = line.partition(" ")
+            if name == "oom_kill" and count.isdigit():
+                return int(count)
+        return 0
+
+    def has_headroom(self) -> bool:
+        limit = self._read("memory.max", "memory/memory.limit_in_bytes").strip()
+        used = self._read("memory.current", "memory/memory.usage_in_bytes").strip()
+        if not limit.isdigit() or not used.isdigit() or int(limit) >= 2**60:
+            return True
+        return int(limit) - int(used) >= int(limit) * HEADROOM
+
+    def _read(self, *names: str) -> str:
+        for name in names:
+            with contextlib.suppress(OSError):
+                return (self._cgroup / name).read_text()
+        return ""
+
+    def wait(self, fds: Sequence[int], timeout: float | None) -> list[int]:
+        poll = select.poll()
+        for fd in fds:
+            poll.register(fd, select.POLLIN)
+        # Rounded up: to wake up a fraction too early would be to wake up twice.
+        milliseconds = None if timeout is None else max(0, int(timeout * 1000) + 1)
+        return [fd for fd, _ in poll.poll(milliseconds)]
+
+
+def _run_child(child: Callable[[], int]) -> NoReturn:
+    """In the new process: nothing of the master's stack may be unwound, so nothing returns from here."""
+    code = 1
+    try:
+        with contextlib.suppress(OSError):
+            os.setpgid(0, 0)
+        code = child()
+    except BaseException:
+        logger.exception("A worker has ended in an unexpected way.")
+    finally:
+        with contextlib.suppress(Exception):
+            sys.stdout.flush()
+            sys.stderr.flush()
+        os._exit(code)

@@ -1,0 +1,365 @@
+"""The master's decisions: `step(now, event)` takes what has happened and returns what is to be done.
+
+Pure: no system call, no clock, no log. Time is a value that comes with every event; what is to be logged is an action
+like any other. Nothing from outside makes a step raise: an unknown pid, a late message, a second stop have their
+answers in the tables. See `stages.py` for what happens to one worker, `settle.py` for what follows for all of them.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Iterable
+from typing import Any
+
+from uvicorn.supervisor import events, policy
+from uvicorn.supervisor.actions import (
+    Abandon,
+    Action,
+    ExecUpgrade,
+    Hurry,
+    KillTrial,
+    LoadSettings,
+    ReadHealth,
+    ReopenLogs,
+    StartTrial,
+)
+from uvicorn.supervisor.events import Event, PoolSpec
+from uvicorn.supervisor.pool import NEVER, Stage, Worker
+from uvicorn.supervisor.settle import settle
+from uvicorn.supervisor.stages import Details, What, happen
+from uvicorn.supervisor.state import (
+    HURRY_GRACE,
+    Phase,
+    Reload,
+    State,
+    abandon_reload,
+    abort,
+    begin_stop,
+    drain,
+    set_stage,
+)
+
+# The scoreboard is read this many times in the time after which silence counts, at most once a second.
+HEALTH_READS = 5
+HEALTH_PERIOD = 1.0
+# The master itself was late by this much: it was stopped, or the machine was. Nobody is blamed for silence then.
+LATE = 1.0
+
+
+class Machine:
+    """The state of the service and its one entrance.
+
+    Args:
+        spec: The settings to begin with.
+        random: Gives numbers between 0 and 1, for jitter.
+        generation: The first generation's number.
+    """
+
+    def __init__(self, spec: PoolSpec, random: Callable[[], float], generation: int = 1) -> None:
+        self.state = State(spec, random, spec.size, generation=generation, last_generation=generation)
+        self._now = 0.0
+
+    def step(self, now: float, event: Event) -> list[Action]:
+        """Take one event; return the actions, to be performed in order."""
+        state = self.state
+        self._now = now
+        state.out = []
+        if state.phase is Phase.EXITED:
+            return []
+        _HANDLERS[type(event)](state, event, now)
+        _pass_deadlines(state, now)
+        settle(state, now)
+        return state.out
+
+    def next_deadline(self) -> float:
+        """When `step` wants to be called next, if nothing happens before."""
+        state = self.state
+        if state.phase is Phase.EXITED:
+            return NEVER
+        due = [state.phase_deadline, state.trial_deadline]
+        due += [worker.deadline for worker in state.pool]
+        if state.phase is not Phase.STOPPING:
+            due.append(state.health_at)
+        if state.phase is Phase.RUNNING:
+            due += [slot.not_before for slot in state.pool.slots.values() if slot.not_before > self._now]
+        return min(due)
+
+    def adopt(self, workers: Iterable[Worker], size: int) -> None:
+        """Take over the workers of the program that this one has replaced."""
+        state = self.state
+        for worker in workers:
+            state.pool.workers[worker.wid] = worker
+            state.pool.next_wid = max(state.pool.next_wid, worker.wid + 1)
+            state.ever_ready = state.ever_ready or worker.ready_at is not None
+        state.size = size
+        state.rolling = True
+
+
+def _pass_deadlines(state: State, now: float) -> None:
+    for worker in state.pool:
+        if now >= worker.deadline:
+            worker.deadline = NEVER
+            happen(state, worker, What.DEADLINE, now)
+    if now >= state.health_at and state.phase is not Phase.STOPPING:
+        if now - state.health_at > LATE:
+            state.blameless_until = now + state.spec.healthcheck
+        state.health_at = now + min(HEALTH_PERIOD, state.spec.healthcheck / HEALTH_READS)
+        state.act(ReadHealth())
+    if state.trial is not None and now >= state.trial_deadline:
+        state.trial_deadline = NEVER
+        state.log("Upgrade: the trial of the new program takes too long.", logging.ERROR)
+        state.act(KillTrial(state.trial))
+
+
+# --- workers -----------------------------------------------------------------------------------
+
+
+def _start(state: State, event: events.Start, now: float) -> None:
+    state.health_at = now + min(HEALTH_PERIOD, state.spec.healthcheck / HEALTH_READS)
+
+
+def _wake(state: State, event: events.Wake, now: float) -> None:
+    pass
+
+
+def _spawned(state: State, event: events.Spawned, now: float) -> None:
+    worker = state.pool.workers.get(event.wid)
+    if worker is None or worker.stage is not Stage.SPAWNING:
+        return
+    worker.pid = event.pid
+    limit = state.spec.startup
+    set_stage(worker, Stage.STARTING, now, now + limit if limit else NEVER)
+    if state.phase is Phase.STOPPING:
+        drain(state, worker, now, final=True)
+
+
+def _spawn_failed(state: State, event: events.SpawnFailed, now: float) -> None:
+    worker = state.pool.workers.get(event.wid)
+    if worker is None or worker.stage is not Stage.SPAWNING:
+        return
+    state.pool.remove(worker)
+    if state.reload is not None and state.reload.canary == worker.wid:
+        abandon_reload(state, f"no process could be made: {event.error}")
+        return
+    if state.phase is not Phase.RUNNING:
+        return
+    # The system is short of something. What serves, serves on; nothing is said against the application.
+    slot = state.pool.slot(worker.slot)
+    slot.failures += 1
+    delay = policy.backoff(slot.failures, state.random())
+    slot.not_before = now + delay
+    state.log(
+        f"No process could be made for worker={worker.slot}: {event.error}. Next try in {delay:.1f} s.",
+        logging.ERROR,
+    )
+
+
+def _ready(state: State, event: events.Ready, now: float) -> None:
+    worker = state.pool.workers.get(event.wid)
+    if worker is not None:
+        happen(state, worker, What.READY, now)
+
+
+def _recycle(state: State, event: events.RecycleWanted, now: float) -> None:
+    worker = state.pool.workers.get(event.wid)
+    if worker is not None:
+        happen(state, worker, What.RECYCLE, now, Details(reason=event.reason))
+
+
+def _stopped_accepting(state: State, event: events.StoppedAccepting, now: float) -> None:
+    worker = state.pool.workers.get(event.wid)
+    if worker is not None:
+        worker.accepting = False
+
+
+def _exited(state: State, event: events.Exited, now: float) -> None:
+    if event.pid == state.trial:
+        _trial_ended(state, event)
+        return
+    worker = state.pool.with_pid(event.pid)
+    if worker is not None:  # else an orphan that has come to us: it was reaped, and that is all
+        happen(state, worker, What.EXITED, now, Details(exit=event))
+
+
+def _health_read(state: State, event: events.HealthRead, now: float) -> None:
+    state.headroom = event.headroom
+    limit = state.spec.healthcheck
+    for reading in event.readings:
+        worker = state.pool.workers.get(reading.wid)
+        if worker is None:
+            continue
+        if now - reading.thread_at > limit:
+            if now >= state.blameless_until:
+                happen(state, worker, What.SILENT, now)
+        elif now - reading.loop_at > limit:
+            if now >= state.blameless_until:
+                happen(state, worker, What.STALE, now, Details(loop_at=reading.loop_at))
+        else:
+            happen(state, worker, What.FRESH, now)
+
+
+def _inspected(state: State, event: events.Inspected, now: float) -> None:
+    worker = state.pool.workers.get(event.wid)
+    if worker is None or worker.stage not in (Stage.READY, Stage.STALLED):
+        return
+    if event.stopped:
+        worker.frozen = True
+        worker.deadline = NEVER
+        state.log(f"{worker.name} is stopped by somebody (SIGSTOP, a debugger); left alone.", logging.WARNING)
+    else:
+        abort(state, worker, now, f"no sign of life for {state.spec.healthcheck:g} s")
+
+
+# --- the service -------------------------------------------------------------------------------
+
+
+def _stop(state: State, event: events.StopRequested, now: float) -> None:
+    if state.phase is Phase.RUNNING:
+        state.log(f"Received {event.signal}, exiting.")
+        if state.spec.shutdown_delay and state.pool.serving():
+            state.phase = Phase.LINGERING
+            state.phase_deadline = now + state.spec.shutdown_delay
+            state.log(f"Serving on for {state.spec.shutdown_delay:g} s.")
+        else:
+            begin_stop(state, now)
+    elif state.phase is Phase.LINGERING:
+        state.log(f"Received {event.signal} again, stopping without further delay.")
+        begin_stop(state, now)
+    else:
+        state.log(f"Received {event.signal} again, stopping at once.", logging.WARNING)
+        for worker in state.pool:
+            if worker.stage in (Stage.DRAINING, Stage.STARTING, Stage.READY, Stage.STALLED):
+                set_stage(worker, Stage.ABORTING, now, now + HURRY_GRACE)
+                state.act(Hurry(worker.wid))
+
+
+def _reload(state: State, event: events.ReloadRequested, now: float) -> None:
+    if state.phase is not Phase.RUNNING:
+        return
+    state.log("Received SIGHUP, restarting processes.")
+    state.paused = False
+    if state.reload is not None:
+        _supersede(state, now)
+    state.last_generation += 1
+    state.reload = Reload(state.last_generation)
+    state.act(LoadSettings(state.last_generation))
+
+
+def _supersede(state: State, now: float) -> None:
+    """A newer reload begins: what the present one has started is given up."""
+    reload = state.reload
+    assert reload is not None
+    canary = state.pool.workers.get(reload.canary) if reload.canary is not None else None
+    state.log(f"Reload starts over: generation {reload.generation} is given up for a newer one.")
+    state.reload = None
+    state.act(Abandon(reload.generation))
+    if canary is not None and canary.stage is Stage.STARTING:
+        drain(state, canary, now)
+
+
+def _settings_loaded(state: State, event: events.SettingsLoaded, now: float) -> None:
+    reload = state.reload
+    if reload is not None and reload.generation == event.generation:
+        reload.spec = event.spec
+
+
+def _settings_rejected(state: State, event: events.SettingsRejected, now: float) -> None:
+    reload = state.reload
+    if reload is not None and reload.generation == event.generation:
+        abandon_reload(state, f"the settings cannot be used: {event.reason}")
+
+
+def _scale(state: State, event: events.ScaleRequested, now: float) -> None:
+    if state.phase is not Phase.RUNNING or state.paused:
+        return
+    if event.step > 0:
+        state.log("Received SIGTTIN, increasing the number of processes.")
+        if state.size >= MAX_SIZE:
+            state.log(f"Already reached {MAX_SIZE} processes, cannot increase the number of processes.")
+            return
+    else:
+        state.log("Received SIGTTOU, decreasing number of processes.")
+        if state.size <= 1:
+            state.log("Already reached one process, cannot decrease the number of processes.")
+            return
+    state.size += event.step
+
+
+# As many as the setting allows.
+MAX_SIZE = 512
+
+
+def _reopen(state: State, event: events.ReopenRequested, now: float) -> None:
+    state.log("Received SIGUSR1, reopening log files.")
+    state.act(ReopenLogs(tuple(worker.wid for worker in state.pool if worker.pid is not None)))
+
+
+def _pause(state: State, event: events.PauseRequested, now: float) -> None:
+    if state.phase is not Phase.RUNNING or state.paused:
+        return
+    state.log(
+        "Received SIGWINCH, draining all workers; the sockets stay open, SIGHUP brings the workers back."
+    )
+    if state.reload is not None:
+        _supersede(state, now)
+    state.paused = True
+
+
+def _upgrade(state: State, event: events.UpgradeRequested, now: float) -> None:
+    if state.phase is not Phase.RUNNING:
+        return
+    if state.trial is not None or state.reload is not None:
+        state.log("Received SIGUSR2, but a reload or an upgrade is under way: ignored.", logging.WARNING)
+        return
+    state.log("Received SIGUSR2, trying the new program.")
+    state.act(StartTrial())
+
+
+def _trial_started(state: State, event: events.TrialStarted, now: float) -> None:
+    state.trial = event.pid
+    state.trial_deadline = now + state.spec.startup if state.spec.startup else NEVER
+    if state.phase is not Phase.RUNNING:
+        state.act(KillTrial(event.pid))
+
+
+def _trial_ended(state: State, event: events.Exited) -> None:
+    state.trial = None
+    state.trial_deadline = NEVER
+    if state.phase is not Phase.RUNNING:
+        return
+    if event.code != 0:
+        words = policy.exit_in_words(event.code, event.out_of_memory)
+        state.log(
+            f"Upgrade failed: the new program does not start ({words}). Nothing has changed.", logging.ERROR
+        )
+        return
+    state.log("Upgrade: the new program starts; taking its place.")
+    state.act(ExecUpgrade())
+
+
+def _trial_failed(state: State, event: events.TrialFailed, now: float) -> None:
+    state.log(f"Upgrade failed: {event.reason}. Nothing has changed.", logging.ERROR)
+
+
+_HANDLERS: dict[type, Callable[[State, Any, float], None]] = {
+    events.Start: _start,
+    events.Wake: _wake,
+    events.Spawned: _spawned,
+    events.SpawnFailed: _spawn_failed,
+    events.Ready: _ready,
+    events.RecycleWanted: _recycle,
+    events.StoppedAccepting: _stopped_accepting,
+    events.Exited: _exited,
+    events.HealthRead: _health_read,
+    events.Inspected: _inspected,
+    events.StopRequested: _stop,
+    events.ReloadRequested: _reload,
+    events.SettingsLoaded: _settings_loaded,
+    events.SettingsRejected: _settings_rejected,
+    events.ScaleRequested: _scale,
+    events.ReopenRequested: _reopen,
+    events.PauseRequested: _pause,
+    events.UpgradeRequested: _upgrade,
+    events.TrialStarted: _trial_started,
+    events.TrialFailed: _trial_failed,
+}

@@ -1,0 +1,461 @@
+"""The master's loop: wait, turn what happened into events, let the machine decide, perform its actions.
+
+It decides nothing, imports no application, runs no event loop and no thread, and waits in one place only. Everything
+it does in one turn is short, so that it answers a signal within 100 ms whatever workers do.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import os
+import signal
+import socket
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import assert_never
+
+from uvicorn._ipc.channel import Kind, Message, Receiver, Sender, channel_pair
+from uvicorn._ipc.scoreboard import Cell, Drain, Row, Scoreboard
+from uvicorn._ipc.start import WorkerMain, WorkerStart
+from uvicorn._logconfig import reopen_files
+from uvicorn._sockets import BindError
+from uvicorn.supervisor import actions, events, upgrade
+from uvicorn.supervisor.actions import Action
+from uvicorn.supervisor.events import Event
+from uvicorn.supervisor.host import Host
+from uvicorn.supervisor.listeners import SHARED, ListenerSet
+from uvicorn.supervisor.machine import Machine
+from uvicorn.supervisor.plan import Plan, PlanRejected
+from uvicorn.supervisor.pool import NEVER, Stage
+from uvicorn.supervisor.signals import SignalSource, reset_in_child
+from uvicorn.supervisor.state import Phase
+from uvicorn.supervisor.steering import steer
+
+# What a worker has left behind in its process group gets this long between SIGTERM and SIGKILL.
+LEFTOVER_GRACE = 2.0
+
+logger = logging.getLogger("uvicorn.error")
+
+
+@dataclass(slots=True)
+class Link:
+    """What the loop keeps of a worker, besides what the machine knows."""
+
+    row: Row
+    receiver: Receiver | None
+    sockets: list[socket.socket]
+    pid: int = 0
+
+
+class Master:
+    """One master.
+
+    Args:
+        plan: The first generation.
+        worker_main: What a worker process runs.
+        reload: Reads the configuration again; raises PlanRejected where it cannot be used.
+        host: The operating system.
+        listeners: The sockets that are open already.
+        set_title: Sets the process title.
+        signals: Where signals come from.
+    """
+
+    def __init__(
+        self,
+        plan: Plan,
+        worker_main: WorkerMain,
+        reload: Callable[[], Plan],
+        host: Host,
+        listeners: ListenerSet,
+        set_title: Callable[[str], None],
+        signals: SignalSource,
+    ) -> None:
+        self._plans: dict[int, Plan] = {1: plan}
+        self._worker_main = worker_main
+        self._reload = reload
+        self._host = host
+        self._listeners = listeners
+        self._set_title = set_title
+        self._signals = signals
+        self._machine = Machine(plan.spec, host.random)
+        self._scoreboard: Scoreboard | None = None
+        self._links: dict[int, Link] = {}
+        self._leftovers: list[tuple[float, int]] = []
+        self._exit_code: int | None = None
+        self._title = ""
+        self._oom_kills = 0
+        self._steered: dict[object, tuple[int, ...]] = {}
+        self._failure_token = -1
+
+    @property
+    def scoreboard(self) -> Scoreboard:
+        assert self._scoreboard is not None
+        return self._scoreboard
+
+    @property
+    def plan(self) -> Plan:
+        """The plan in effect."""
+        return self._plans[self._machine.state.generation]
+
+    # --- running -----------------------------------------------------------------------------
+
+    def run(self, handover: upgrade.Handover | None = None) -> int:
+        """Run until the service has stopped; return the exit code.
+
+        Args:
+            handover: What the program before has handed over.
+        """
+        self._signals.install()
+        try:
+            self._prepare(handover)
+            # Signals that came while there were no handlers are delivered now.
+            signal.pthread_sigmask(signal.SIG_SETMASK, ())
+            self._dispatch(events.Start())
+            while self._exit_code is None:
+                self._turn()
+        finally:
+            self._listeners.stop()
+            self._signals.restore()
+            self._signals.close()
+        logger.info("Stopping parent process [%d]", os.getpid())
+        return self._exit_code
+
+    def _prepare(self, handover: upgrade.Handover | None) -> None:
+        self._oom_kills = self._host.oom_kills()
+        if handover is None:
+            self._scoreboard = Scoreboard()
+            # A pipe with one byte in it: the first worker that fails before any is ready takes it and speaks.
+            self._failure_token, writer = os.pipe()
+            os.set_blocking(self._failure_token, False)
+            os.write(writer, b"!")
+            os.close(writer)
+            self._listeners.open(self.plan, self.plan.announce)
+            logger.info("Started parent process [%d]", os.getpid())
+            return
+        plan = self._plans.pop(1)
+        generation = handover.generation + 1
+        self._plans[generation] = plan
+        self._machine = Machine(plan.spec, self._host.random, generation)
+        self._scoreboard = Scoreboard(handover.scoreboard_fd)
+        self._listeners = upgrade.take_listeners(handover.listeners)
+        for handed in handover.workers:
+            receiver = None
+            if handed.channel_fd >= 0:
+                receiver = Receiver(socket.socket(fileno=handed.channel_fd))
+                os.set_inheritable(handed.channel_fd, False)
+            row = self._scoreboard.claim(handed.row, clear=False)
+            self._links[handed.wid] = Link(row, receiver, [], handed.pid)
+        self._listeners.open(plan, plan.announce)
+        self._machine.adopt([upgrade.take_worker(handed) for handed in handover.workers], plan.spec.size)
+        self._listeners.close_unused([plan])
+        logger.info("Started parent process [%d]", os.getpid())
+        logger.info("Took over %d worker process(es) from the program before.", len(handover.workers))
+
+    def _turn(self) -> None:
+        """One wait and everything that follows from it."""
+        now = self._host.now()
+        due = min([self._machine.next_deadline(), *(at for at, _ in self._leftovers)])
+        timeout = None if due == NEVER else max(0.0, due - now)
+        channels = {
+            link.receiver.sock.fileno(): wid for wid, link in self._links.items() if link.receiver is not None
+        }
+        readable = self._host.wait([self._signals.fileno(), *channels], timeout)
+        happened: list[Event] = []
+        if self._signals.fileno() in readable:
+            signalled, _ = self._signals.read()
+            happened += signalled
+        for fd in readable:
+            if fd in channels:
+                happened += self._hear(channels[fd])
+        happened += self._reap()
+        for event in happened or [events.Wake()]:
+            self._dispatch(event)
+        self._end_leftovers()
+
+    def _dispatch(self, event: Event) -> None:
+        """Give an event to the machine; perform what it answers, and what comes of that."""
+        queue = [event]
+        while queue and self._exit_code is None:
+            decided = self._machine.step(self._host.now(), queue.pop(0))
+            # Before anybody is told to leave: new connections are for those who stay.
+            self._steer()
+            for action in decided:
+                queue += self._perform(action)
+            self._show_title()
+
+    def _hear(self, wid: int) -> list[Event]:
+        """What a worker has said."""
+        link = self._links[wid]
+        assert link.receiver is not None
+        messages, is_open = link.receiver.receive()
+        if not is_open:
+            link.receiver.sock.close()
+            link.receiver = None
+        return [event for message in messages if (event := self._event_of(wid, message)) is not None]
+
+    def _event_of(self, wid: int, message: Message) -> Event | None:
+        match message.kind:
+            case Kind.READY:
+                return events.Ready(wid)
+            case Kind.RECYCLE:
+                return events.RecycleWanted(wid, message.text)
+            case Kind.STOPPED_ACCEPTING:
+                return events.StoppedAccepting(wid)
+            case Kind.REPORT:
+                worker = self._machine.state.pool.workers.get(wid)
+                logger.error("Report of %s:\n%s", worker.name if worker else f"worker {wid}", message.text)
+                return None
+            case _:
+                assert_never(message.kind)
+
+    def _reap(self) -> list[Event]:
+        found: list[Event] = []
+        for gone in self._host.reap():
+            link = next((link for link in self._links.values() if link.pid == gone.pid), None)
+            requests = link.row[Cell.REQUESTS] if link is not None else 0
+            out_of_memory = False
+            if gone.code == -signal.SIGKILL:
+                kills = self._host.oom_kills()
+                out_of_memory = kills > self._oom_kills
+                self._oom_kills = kills
+            # What it said last may still be in its channel.
+            wid = next((wid for wid, each in self._links.items() if each is link and each.receiver), None)
+            if wid is not None:
+                found += self._hear(wid)
+            found.append(events.Exited(gone.pid, gone.code, requests, out_of_memory))
+        return found
+
+    # --- actions -----------------------------------------------------------------------------
+
+    def _perform(self, action: Action) -> list[Event]:
+        """Do one thing; return what comes of it."""
+        match action:
+            case actions.Log(text, level):
+                logger.log(level, "%s", text)
+            case actions.Spawn():
+                return [self._spawn(action)]
+            case actions.TellToDrain(wid, final):
+                self._tell_to_drain(wid, final)
+            case actions.Abort(wid):
+                self._signal(wid, signal.SIGABRT)
+            case actions.Hurry(wid):
+                self._signal(wid, signal.SIGQUIT)
+            case actions.Kill(wid):
+                link = self._links[wid]
+                self._host.signal_group(link.pid, signal.SIGKILL)
+                self._host.signal(link.pid, signal.SIGKILL)
+            case actions.Forget(wid, pid):
+                self._forget(wid, pid)
+            case actions.ReadHealth():
+                return [self._read_health()]
+            case actions.Inspect(wid):
+                return [events.Inspected(wid, self._host.is_stopped(self._links[wid].pid))]
+            case actions.LoadSettings(generation):
+                return [self._load_settings(generation)]
+            case actions.Adopt(generation):
+                self._plans = {generation: self._plans[generation]}
+                self._listeners.close_unused(self._plans.values())
+            case actions.Abandon(generation):
+                self._abandon(generation)
+            case actions.ReopenLogs(wids):
+                reopen_files()
+                for wid in wids:
+                    self._signal(wid, signal.SIGUSR1)
+            case actions.CloseListeners():
+                self._listeners.stop()
+            case actions.StartTrial():
+                return [self._start_trial()]
+            case actions.KillTrial(pid):
+                self._host.signal_group(pid, signal.SIGKILL)
+            case actions.ExecUpgrade():
+                return [self._exec_upgrade()]
+            case actions.Exit(code):
+                self._exit_code = code
+            case _:
+                assert_never(action)
+        return []
+
+    def _signal(self, wid: int, number: int) -> None:
+        self._host.signal(self._links[wid].pid, number)
+
+    def _spawn(self, action: actions.Spawn) -> Event:
+        plan = self._plans[action.generation]
+        try:
+            sockets = self._listeners.sockets(plan, action.slot)
+            ours, theirs = channel_pair()
+        except (BindError, OSError) as exc:
+            return events.SpawnFailed(action.wid, str(exc))
+        row = self.scoreboard.take()
+        row[Cell.GENERATION] = action.generation
+        start = WorkerStart(
+            wid=action.wid,
+            slot=action.slot,
+            generation=action.generation,
+            size=plan.spec.size,
+            row=row,
+            scoreboard=self.scoreboard,
+            sender=Sender(theirs),
+            sockets=sockets,
+            target=plan.target,
+            master_pid=os.getpid(),
+            title=plan.title,
+            healthcheck=plan.spec.healthcheck,
+            first=not self._machine.state.ever_ready,
+            failure_token=self._failure_token,
+        )
+
+        def child() -> int:
+            reset_in_child()
+            self._let_go(ours, sockets)
+            return self._worker_main(start)
+
+        try:
+            pid = self._host.fork(child)
+        except OSError as exc:
+            ours.close()
+            theirs.close()
+            self.scoreboard.release(row)
+            return events.SpawnFailed(action.wid, exc.strerror or str(exc))
+        theirs.close()
+        row[Cell.PID] = pid
+        self._links[action.wid] = Link(row, Receiver(ours), sockets, pid)
+        return events.Spawned(action.wid, pid)
+
+    def _let_go(self, ours: socket.socket, sockets: list[socket.socket]) -> None:
+        """In a new worker: close what is the master's, above all its ends of all channels. Were one of them open
+        in a sibling, the end of the master would not be the end of the channel."""
+        ours.close()
+        for link in self._links.values():
+            if link.receiver is not None:
+                link.receiver.sock.close()
+        self._signals.close()
+        self._listeners.close_in_child(sockets)
+
+    def _tell_to_drain(self, wid: int, final: bool) -> None:
+        link = self._links[wid]
+        mode = Drain.RECYCLE
+        if final:
+            mode = Drain.FINAL
+        elif not self._has_siblings(wid, link):
+            mode = Drain.MOVE
+        link.row[Cell.DRAIN] = mode
+        self._host.signal(link.pid, signal.SIGTERM)
+
+    def _has_siblings(self, wid: int, link: Link) -> bool:
+        """Whether others will go on accepting on every socket of this worker."""
+        if self._machine.state.wanted == 0:
+            return True  # paused: the queue waits for the workers to come back
+        worker = self._machine.state.pool.workers.get(wid)
+        held = [listener.sock for listener in self._listeners.held.values()]
+        if worker is None or not all(sock in held for sock in link.sockets):
+            return False
+        return not self.plan.reuse_port or worker.slot <= self._machine.state.wanted
+
+    def _forget(self, wid: int, pid: int) -> None:
+        link = self._links.pop(wid)
+        if link.receiver is not None:
+            link.receiver.sock.close()
+        self.scoreboard.release(link.row)
+        if self._host.signal_group(pid, signal.SIGTERM):
+            logger.warning("Child process [%d] has left processes behind: terminated.", pid)
+            self._leftovers.append((self._host.now() + LEFTOVER_GRACE, pid))
+
+    def _end_leftovers(self) -> None:
+        now = self._host.now()
+        for at, pid in self._leftovers:
+            if now >= at:
+                self._host.signal_group(pid, signal.SIGKILL)
+        self._leftovers = [each for each in self._leftovers if now < each[0]]
+
+    def _read_health(self) -> Event:
+        readings = tuple(
+            events.Reading(wid, link.row.seconds(Cell.LOOP_TICK), link.row.seconds(Cell.THREAD_TICK))
+            for wid, link in self._links.items()
+            if link.row[Cell.READY]
+        )
+        return events.HealthRead(readings, self._host.has_headroom())
+
+    # --- settings ----------------------------------------------------------------------------
+
+    def _load_settings(self, generation: int) -> Event:
+        try:
+            plan = self._reload()
+            self._listeners.open(plan, plan.announce)
+        except (PlanRejected, BindError) as exc:
+            self.plan.apply()
+            return events.SettingsRejected(generation, str(exc))
+        except OSError as exc:
+            self.plan.apply()
+            return events.SettingsRejected(generation, exc.strerror or str(exc))
+        self._plans[generation] = plan
+        return events.SettingsLoaded(generation, plan.spec)
+
+    def _abandon(self, generation: int) -> None:
+        self._plans.pop(generation, None)
+        self.plan.apply()
+        self._listeners.close_unused(self._plans.values())
+
+    # --- upgrade -----------------------------------------------------------------------------
+
+    def _start_trial(self) -> Event:
+        environ = {**os.environ, upgrade.TRIAL: "1"}
+        try:
+            return events.TrialStarted(self._host.start_program(upgrade.own_command(), environ))
+        except OSError as exc:
+            return events.TrialFailed(f"the trial could not be started: {exc.strerror or exc}")
+
+    def _exec_upgrade(self) -> Event:
+        state = self._machine.state
+        handover = upgrade.Handover(
+            generation=state.last_generation,
+            size=state.size,
+            scoreboard_fd=self.scoreboard.fd,
+            workers=[
+                upgrade.hand_worker(
+                    worker, link.row.index, link.receiver.sock.fileno() if link.receiver else -1
+                )
+                for worker in state.pool
+                if (link := self._links.get(worker.wid)) is not None
+            ],
+            listeners=upgrade.hand_listeners(self._listeners),
+        )
+        fd = upgrade.write(handover)
+        environ = {**os.environ, upgrade.HANDOVER_FD: str(fd)}
+        # Blocked signals stay blocked and pending over an exec; handlers do not survive it.
+        previous = signal.pthread_sigmask(signal.SIG_BLOCK, signal.valid_signals())
+        try:
+            self._host.exec_program(upgrade.own_command(), environ, [fd, *handover.descriptors()])
+        except OSError as exc:
+            signal.pthread_sigmask(signal.SIG_SETMASK, previous)
+            upgrade.close_quietly(fd)
+            return events.TrialFailed(f"the new program could not be started: {exc.strerror or exc}")
+
+    # --- what shows --------------------------------------------------------------------------
+
+    def _steer(self) -> None:
+        """With a socket for each slot: new connections only for slots with a ready worker."""
+        state = self._machine.state
+        if state.phase is not Phase.RUNNING or not self.plan.reuse_port:
+            return
+        ready = {worker.slot for worker in state.pool if worker.stage is Stage.READY}
+        for address in self.plan.addresses:
+            own = [key for key in self._listeners.held if key.address == address and key.slot != SHARED]
+            indexes = tuple(i for i, key in enumerate(own) if key.slot in ready)
+            if indexes and self._steered.get(address) != indexes:
+                self._steered[address] = indexes
+                steer(self._listeners.held[own[0]].sock, indexes)
+
+    def _show_title(self) -> None:
+        state = self._machine.state
+        ready = len(state.pool.ready())
+        extra = "" if state.phase is Phase.RUNNING else f" {state.phase.value}"
+        if state.reload is not None or state.rolling:
+            extra += " reloading"
+        title = (
+            f"uvicorn: master {self.plan.title} gen={state.generation} ready={ready}/{state.wanted}{extra}"
+        )
+        if title != self._title:
+            self._title = title
+            with contextlib.suppress(Exception):
+                self._set_title(title)

@@ -1,0 +1,42 @@
+"""What the master knows of a configuration: where to listen, how many workers, what to run in them.
+
+Made from a `Config` by the composition root; the master itself never sees one.
+"""
+
+from __future__ import annotations
+
+import socket
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from uvicorn._sockets import Address
+from uvicorn.supervisor.events import PoolSpec
+
+
+class PlanRejected(Exception):
+    """The configuration cannot be used; the text says why, for the log."""
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """One generation.
+
+    Attributes:
+        title: The application's name, for process titles.
+        spec: What the machine knows.
+        addresses: Where to listen.
+        backlog: The length of the accept queue.
+        reuse_port: Whether each slot has sockets of its own.
+        target: What serves in a worker, called with the sockets.
+        announce: Called once for each socket that has been opened.
+        apply: Puts the plan's logging and environment into effect in the master.
+    """
+
+    title: str
+    spec: PoolSpec
+    addresses: tuple[Address, ...]
+    backlog: int
+    reuse_port: bool
+    target: Callable[[list[socket.socket]], None]
+    announce: Callable[[socket.socket], None]
+    apply: Callable[[], None]

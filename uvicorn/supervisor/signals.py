@@ -1,0 +1,129 @@
+"""Signals to the master: ONE table from signal to event, and a handler that does nothing but wake.
+
+The interpreter writes each signal's number into a socket; the loop reads it there, in order, and only then does
+anything. A storm of the same signal is one event.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import signal
+import socket
+from types import FrameType
+from typing import Any
+
+from uvicorn.supervisor.events import (
+    Event,
+    PauseRequested,
+    ReloadRequested,
+    ReopenRequested,
+    ScaleRequested,
+    StopRequested,
+    UpgradeRequested,
+)
+
+EVENTS: dict[signal.Signals, Event] = {
+    signal.SIGTERM: StopRequested("SIGTERM"),
+    signal.SIGINT: StopRequested("SIGINT"),
+    signal.SIGQUIT: StopRequested("SIGQUIT"),
+    signal.SIGHUP: ReloadRequested(),
+    signal.SIGTTIN: ScaleRequested(+1),
+    signal.SIGTTOU: ScaleRequested(-1),
+    signal.SIGUSR1: ReopenRequested(),
+    signal.SIGUSR2: UpgradeRequested(),
+    signal.SIGWINCH: PauseRequested(),
+}
+
+# Each of these counts, however fast they come; of all others a storm is one.
+COUNTED = frozenset((signal.SIGTERM, signal.SIGINT, signal.SIGQUIT, signal.SIGTTIN, signal.SIGTTOU))
+
+
+def events_of(numbers: bytes) -> tuple[list[Event], bool]:
+    """The events of a burst of signals, in order, and whether a child has ended."""
+    found: list[Event] = []
+    child = False
+    for number in numbers:
+        if number == signal.SIGCHLD:
+            child = True
+            continue
+        try:
+            known = signal.Signals(number)
+        except ValueError:
+            continue
+        event = EVENTS.get(known)
+        if event is not None and (known in COUNTED or event not in found):
+            found.append(event)
+    return found, child
+
+
+class SignalSource:
+    """Takes the master's signals while it runs.
+
+    Args:
+        on_terminal: Whether a terminal is there: it sends WINCH whenever its window changes.
+    """
+
+    def __init__(self, on_terminal: bool | None = None) -> None:
+        self._reader, self._writer = socket.socketpair()
+        self._reader.setblocking(False)
+        self._writer.setblocking(False)
+        self._previous: dict[int, Any] = {}
+        self._previous_wakeup = -1
+        terminal = any(_is_terminal(fd) for fd in (0, 1, 2)) if on_terminal is None else on_terminal
+        self._signals = [sig for sig in EVENTS if sig is not signal.SIGWINCH or not terminal]
+
+    def install(self) -> None:
+        self._previous_wakeup = signal.set_wakeup_fd(self._writer.fileno(), warn_on_full_buffer=False)
+        for sig in (*self._signals, signal.SIGCHLD):
+            self._previous[sig] = signal.signal(sig, _only_wake)
+
+    def restore(self) -> None:
+        """Put back what was there before."""
+        for sig, handler in self._previous.items():
+            signal.signal(sig, handler if handler is not None else signal.SIG_DFL)
+        self._previous = {}
+        signal.set_wakeup_fd(self._previous_wakeup)
+
+    def fileno(self) -> int:
+        return self._reader.fileno()
+
+    def read(self) -> tuple[list[Event], bool]:
+        """What has come."""
+        numbers = b""
+        with contextlib.suppress(BlockingIOError):
+            while data := self._reader.recv(4096):
+                numbers += data
+        return events_of(numbers)
+
+    def close(self) -> None:
+        self._reader.close()
+        self._writer.close()
+
+
+def _only_wake(number: int, frame: FrameType | None) -> None:
+    """The interpreter has written the number already."""
+
+
+def _is_terminal(fd: int) -> bool:
+    try:
+        return os.isatty(fd)
+    except OSError:
+        return False
+
+
+# What a worker does with signals that are meant for the master: a `pkill -HUP` by name must not end it.
+IGNORED_BY_WORKERS = tuple(
+    getattr(signal, name)
+    for name in ("SIGHUP", "SIGUSR2", "SIGTTIN", "SIGTTOU", "SIGWINCH", "SIGINT", "SIGPIPE")
+    if hasattr(signal, name)
+)
+
+
+def reset_in_child() -> None:
+    """First thing in a worker: none of the master's handlers. The worker unblocks signals when its own stand."""
+    signal.set_wakeup_fd(-1)
+    for sig in (*EVENTS, signal.SIGCHLD):
+        signal.signal(sig, signal.SIG_DFL)
+    for sig in IGNORED_BY_WORKERS:
+        signal.signal(sig, signal.SIG_IGN)

@@ -1,0 +1,255 @@
+"""What happens to a worker in each stage: THE table of transitions.
+
+Rows are what can happen, columns the stage a worker is in; a missing entry is a bug, found by a test. Whatever comes
+from outside has a row, also when it comes late or twice: then the entry is `ignore`.
+
+                 starting         ready        stalled      draining   aborting      killed
+    ready        becomes ready    -            -            -          -             -
+    recycle      -                is retired   is retired   -          -             -
+    stale        -                stalled      -            -          -             -
+    fresh        -                -            ready        -          -             -
+    silent       -                inspected    inspected    -          -             -
+    deadline     aborted          -            aborted      aborted    killed        killed again
+    exited       failed start     died         died         ended      ended         ended
+
+(spawning is as short as a fork; nothing but its exit can happen in it.)
+"""
+
+from __future__ import annotations
+
+import enum
+import logging
+import signal
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from uvicorn.supervisor import policy
+from uvicorn.supervisor.actions import Adopt, Forget, Inspect, Kill
+from uvicorn.supervisor.events import Exited
+from uvicorn.supervisor.pool import NEVER, Stage, Worker
+from uvicorn.supervisor.state import Phase, State, abort, set_stage, start_failed
+
+# A killed process that is still there (in an uninterruptible system call) is killed again after this time.
+KILL_AGAIN = 5.0
+
+
+class What(enum.Enum):
+    """What can happen to a worker."""
+
+    READY = "ready"  # it says that it is
+    RECYCLE = "recycle"  # it asks for a successor
+    STALE = "stale"  # its event loop has not ticked in time
+    FRESH = "fresh"  # both its ticks are in time
+    SILENT = "silent"  # the process itself has not ticked in time
+    DEADLINE = "deadline"  # the stage's deadline has passed
+    EXITED = "exited"
+
+
+@dataclass(frozen=True, slots=True)
+class Details:
+    """What comes with it.
+
+    Attributes:
+        reason: For `recycle`.
+        loop_at: For `stale`: when the event loop last ticked.
+        exit: For `exited`.
+    """
+
+    reason: str = ""
+    loop_at: float = 0.0
+    exit: Exited | None = None
+
+
+Transition = Callable[[State, Worker, float, Details], None]
+
+
+def happen(state: State, worker: Worker, what: What, now: float, details: Details | None = None) -> None:
+    """Apply one entry of the table."""
+    TABLE[what][worker.stage](state, worker, now, details or Details())
+
+
+def ignore(state: State, worker: Worker, now: float, details: Details) -> None:
+    pass
+
+
+def become_ready(state: State, worker: Worker, now: float, details: Details) -> None:
+    took = now - worker.since
+    set_stage(worker, Stage.READY, now)
+    worker.ready_at = now
+    state.ever_ready = True
+    state.log(f"{worker.name} ready after {took:.2f} s")
+    reload = state.reload
+    if reload is not None and reload.canary == worker.wid:
+        assert reload.spec is not None
+        state.reload = None
+        state.generation = reload.generation
+        state.spec = reload.spec
+        state.size = reload.spec.size
+        state.rolling = True
+        state.act(Adopt(reload.generation))
+
+
+def retire(state: State, worker: Worker, now: float, details: Details) -> None:
+    if not worker.retiring:
+        worker.retiring = details.reason
+        state.log(f"{worker.name} is to be replaced: {details.reason}")
+
+
+def stall(state: State, worker: Worker, now: float, details: Details) -> None:
+    limit = state.spec.stall
+    set_stage(worker, Stage.STALLED, now, details.loop_at + limit if limit else NEVER)
+    consequence = f"replaced after {limit:g} s" if limit else "left alone"
+    state.log(
+        f"{worker.name} is stalled: its event loop has not run for {now - details.loop_at:.1f} s ({consequence}).",
+        logging.WARNING,
+    )
+
+
+def recover(state: State, worker: Worker, now: float, details: Details) -> None:
+    state.log(f"{worker.name} goes on after {now - worker.since:.1f} s.")
+    set_stage(worker, Stage.READY, now)
+
+
+def unfreeze(state: State, worker: Worker, now: float, details: Details) -> None:
+    worker.frozen = False
+
+
+def inspect(state: State, worker: Worker, now: float, details: Details) -> None:
+    if not worker.frozen:
+        state.act(Inspect(worker.wid))
+
+
+def abort_start(state: State, worker: Worker, now: float, details: Details) -> None:
+    abort(state, worker, now, f"start-up not complete after {now - worker.since:.0f} s")
+
+
+def abort_stalled(state: State, worker: Worker, now: float, details: Details) -> None:
+    abort(state, worker, now, f"event loop stalled for {state.spec.stall:g} s")
+
+
+def abort_drain(state: State, worker: Worker, now: float, details: Details) -> None:
+    abort(state, worker, now, f"not finished {now - worker.since:.0f} s after it was told to stop")
+
+
+def kill(state: State, worker: Worker, now: float, details: Details) -> None:
+    set_stage(worker, Stage.KILLED, now, now + KILL_AGAIN)
+    state.act(Kill(worker.wid))
+
+
+def kill_again(state: State, worker: Worker, now: float, details: Details) -> None:
+    state.log(f"{worker.name} is still there {KILL_AGAIN:g} s after SIGKILL.", logging.ERROR)
+    kill(state, worker, now, details)
+
+
+def fail_start(state: State, worker: Worker, now: float, details: Details) -> None:
+    words = _leave(state, worker, now, details)
+    if state.phase is not Phase.STOPPING:
+        state.log(f"Child process [{worker.pid}] died before it was ready: {words}", logging.ERROR)
+        start_failed(state, worker, now, words)
+
+
+def die(state: State, worker: Worker, now: float, details: Details) -> None:
+    words = _leave(state, worker, now, details)
+    state.log(f"Waiting for child process [{worker.pid}]")
+    state.log(f"Child process [{worker.pid}] died: {words}", logging.WARNING)
+    if state.phase is Phase.STOPPING:
+        return
+    state.restarts.append(now)
+    slot = state.pool.slot(worker.slot)
+    assert details.exit is not None
+    if details.exit.code != -signal.SIGKILL:
+        # Killed from outside says nothing against the next one; leaving by itself does.
+        slot.short_lives += 1
+    slot.not_before = now + policy.delay_after_death(slot.short_lives, state.random())
+
+
+def end(state: State, worker: Worker, now: float, details: Details) -> None:
+    words = _leave(state, worker, now, details)
+    level = logging.WARNING if worker.doomed else logging.INFO
+    state.log(f"Child process [{worker.pid}] ended: {words}", level)
+
+
+def _leave(state: State, worker: Worker, now: float, details: Details) -> str:
+    """The worker is gone; what there is to say about it."""
+    assert details.exit is not None
+    assert worker.pid is not None
+    state.pool.remove(worker)
+    state.act(Forget(worker.wid, worker.pid))
+    if worker.ready_at is not None and now - worker.ready_at >= policy.STABLE_AFTER:
+        slot = state.pool.slot(worker.slot)
+        slot.failures = slot.short_lives = 0
+    leaving = details.exit
+    words = policy.exit_in_words(leaving.code, leaving.out_of_memory and not worker.doomed)
+    if worker.doomed and leaving.code < 0:
+        words = f"{words.removesuffix(' (perhaps out of memory)')} by the master"
+    born = worker.ready_at if worker.ready_at is not None else worker.since
+    age = policy.age_in_words(now - born)
+    return f"{words} (worker={worker.slot} gen={worker.generation} age={age} requests={leaving.requests})"
+
+
+_S = Stage
+TABLE: dict[What, dict[Stage, Transition]] = {
+    What.READY: {
+        _S.SPAWNING: ignore,
+        _S.STARTING: become_ready,
+        _S.READY: ignore,
+        _S.STALLED: ignore,
+        _S.DRAINING: ignore,
+        _S.ABORTING: ignore,
+        _S.KILLED: ignore,
+    },
+    What.RECYCLE: {
+        _S.SPAWNING: ignore,
+        _S.STARTING: ignore,
+        _S.READY: retire,
+        _S.STALLED: retire,
+        _S.DRAINING: ignore,
+        _S.ABORTING: ignore,
+        _S.KILLED: ignore,
+    },
+    What.STALE: {
+        _S.SPAWNING: ignore,
+        _S.STARTING: ignore,
+        _S.READY: stall,
+        _S.STALLED: ignore,
+        _S.DRAINING: ignore,
+        _S.ABORTING: ignore,
+        _S.KILLED: ignore,
+    },
+    What.FRESH: {
+        _S.SPAWNING: ignore,
+        _S.STARTING: ignore,
+        _S.READY: unfreeze,
+        _S.STALLED: recover,
+        _S.DRAINING: ignore,
+        _S.ABORTING: ignore,
+        _S.KILLED: ignore,
+    },
+    What.SILENT: {
+        _S.SPAWNING: ignore,
+        _S.STARTING: ignore,
+        _S.READY: inspect,
+        _S.STALLED: inspect,
+        _S.DRAINING: ignore,
+        _S.ABORTING: ignore,
+        _S.KILLED: ignore,
+    },
+    What.DEADLINE: {
+        _S.SPAWNING: ignore,
+        _S.STARTING: abort_start,
+        _S.READY: ignore,
+        _S.STALLED: abort_stalled,
+        _S.DRAINING: abort_drain,
+        _S.ABORTING: kill,
+        _S.KILLED: kill_again,
+    },
+    What.EXITED: {
+        _S.SPAWNING: fail_start,
+        _S.STARTING: fail_start,
+        _S.READY: die,
+        _S.STALLED: die,
+        _S.DRAINING: end,
+        _S.ABORTING: end,
+        _S.KILLED: end,
+    },
+}

@@ -1,0 +1,190 @@
+"""The machine's whole state, and the few changes of it that several rules share."""
+
+from __future__ import annotations
+
+import enum
+import logging
+from collections.abc import Callable
+from dataclasses import dataclass, field
+
+from uvicorn.supervisor import policy
+from uvicorn.supervisor.actions import Abandon, Abort, Action, CloseListeners, KillTrial, Log, TellToDrain
+from uvicorn.supervisor.events import PoolSpec
+from uvicorn.supervisor.pool import NEVER, Pool, Stage, Worker
+
+# From SIGABRT to SIGKILL.
+ABORT_GRACE = 2.0
+# From the second signal to stop to SIGKILL.
+HURRY_GRACE = 1.0
+# How long an abandoned start gets to end itself.
+ABANDON_GRACE = 5.0
+# How long the listeners stay open after the signal to stop, for workers to empty the accept queue.
+QUEUE_GRACE = 0.5
+
+
+class Phase(enum.Enum):
+    """Where the service as a whole is."""
+
+    RUNNING = "running"
+    LINGERING = "lingering"  # told to stop, serving on for `shutdown_delay`
+    STOPPING = "stopping"
+    EXITED = "exited"
+
+
+@dataclass(slots=True)
+class Reload:
+    """A reload that has not proved itself.
+
+    Attributes:
+        generation: Which one it would be.
+        spec: The new settings; None while they are loaded.
+        canary: The one worker that proves the new generation; None before it is started.
+    """
+
+    generation: int
+    spec: PoolSpec | None = None
+    canary: int | None = None
+
+
+@dataclass(slots=True)
+class State:
+    """What the machine knows.
+
+    Attributes:
+        spec: The settings in effect.
+        random: Gives numbers between 0 and 1, for jitter.
+        size: How many workers are wanted; TTIN and TTOU move it away from `spec.size`.
+        paused: Whether no workers are wanted for now.
+        generation: The one that new workers belong to.
+        ever_ready: Whether any worker has ever been ready.
+        restarts: When workers had to be replaced without anybody wanting it.
+        health_at: When the scoreboard is to be read next.
+        blameless_until: No worker is blamed for silence before this time.
+        out: The actions of the present step.
+    """
+
+    spec: PoolSpec
+    random: Callable[[], float]
+    size: int = 1
+    phase: Phase = Phase.RUNNING
+    phase_deadline: float = NEVER
+    pool: Pool = field(default_factory=Pool)
+    paused: bool = False
+    generation: int = 1
+    last_generation: int = 1
+    reload: Reload | None = None
+    rolling: bool = False
+    ever_ready: bool = False
+    restarts: list[float] = field(default_factory=list)
+    exit_code: int = 0
+    health_at: float = NEVER
+    blameless_until: float = 0.0
+    headroom: bool = True
+    listening: bool = True
+    trial: int | None = None
+    trial_deadline: float = NEVER
+    out: list[Action] = field(default_factory=list)
+
+    @property
+    def wanted(self) -> int:
+        return 0 if self.paused else self.size
+
+    def act(self, action: Action) -> None:
+        self.out.append(action)
+
+    def log(self, text: str, level: int = logging.INFO) -> None:
+        self.out.append(Log(text, level))
+
+
+def set_stage(worker: Worker, stage: Stage, now: float, deadline: float = NEVER) -> None:
+    worker.stage = stage
+    worker.since = now
+    worker.deadline = deadline
+
+
+def drain(state: State, worker: Worker, now: float, final: bool = False) -> None:
+    """Tell a worker to leave. A start that is abandoned has nothing to finish and gets less time."""
+    grace = ABANDON_GRACE if worker.ready_at is None else state.spec.drain
+    set_stage(worker, Stage.DRAINING, now, now + grace)
+    worker.final = final
+    worker.accepting = worker.ready_at is not None
+    state.act(TellToDrain(worker.wid, final))
+
+
+def abort(state: State, worker: Worker, now: float, why: str) -> None:
+    """Give a worker up: its place is free at once, its process gets an end with evidence."""
+    state.log(f"Aborting {worker.name}: {why}.", logging.ERROR)
+    was = worker.stage
+    worker.doomed = why
+    set_stage(worker, Stage.ABORTING, now, now + ABORT_GRACE)
+    state.act(Abort(worker.wid))
+    if state.phase is Phase.STOPPING:
+        return
+    if was is Stage.STARTING:
+        start_failed(state, worker, now, why)
+    elif was is not Stage.DRAINING:
+        state.restarts.append(now)
+
+
+def start_failed(state: State, worker: Worker, now: float, why: str) -> None:
+    """A worker that never became ready is lost: wait before the next try, or give up."""
+    reload = state.reload
+    if reload is not None and reload.canary == worker.wid:
+        abandon_reload(state, f"its first worker did not start: {why}")
+        return
+    slot = state.pool.slot(worker.slot)
+    slot.failures += 1
+    delay = policy.backoff(slot.failures, state.random())
+    slot.not_before = now + delay
+    state.restarts.append(now)
+    if not state.ever_ready:
+        give_up(state, now, policy.ExitCode.STARTUP_FAILURE, f"No worker could start: {why}.")
+    elif state.wanted >= worker.slot:
+        state.log(f"worker={worker.slot} could not start; next try in {delay:.1f} s.", logging.WARNING)
+
+
+def abandon_reload(state: State, why: str) -> None:
+    """The new generation has not proved itself: everything stays as it is."""
+    reload, state.reload = state.reload, None
+    assert reload is not None
+    state.log(
+        f"Reload failed, {why}. Generation {state.generation} goes on unchanged.",
+        logging.ERROR,
+    )
+    state.act(Abandon(reload.generation))
+
+
+def give_up(state: State, now: float, code: int, why: str) -> None:
+    """The service cannot go on."""
+    state.log(f"{why} Giving up with exit code {int(code)}.", logging.CRITICAL)
+    state.exit_code = int(code)
+    begin_stop(state, now)
+
+
+def begin_stop(state: State, now: float) -> None:
+    """Tell everybody that the service stops."""
+    state.phase = Phase.STOPPING
+    state.phase_deadline = now + QUEUE_GRACE
+    if state.reload is not None:
+        state.act(Abandon(state.reload.generation))
+        state.reload = None
+    if state.trial is not None:
+        state.act(KillTrial(state.trial))
+    for worker in state.pool:
+        if worker.stage in (Stage.STARTING, Stage.READY, Stage.STALLED):
+            drain(state, worker, now, final=True)
+        elif worker.stage is Stage.DRAINING and not worker.final:
+            worker.final = True
+            state.act(TellToDrain(worker.wid, final=True))
+            continue
+        else:
+            continue
+        state.log(f"Terminated child process [{worker.pid}]")
+    for worker in state.pool:
+        state.log(f"Waiting for child process [{worker.pid}]")
+
+
+def close_listeners(state: State) -> None:
+    state.listening = False
+    state.phase_deadline = NEVER
+    state.act(CloseListeners())

@@ -1,0 +1,180 @@
+"""The master's state across an exec: what the new program needs to go on where the old one stopped.
+
+The process id stays, and with it the children, the sockets and the scoreboard; only the program changes. What the old
+one knows travels as JSON in a file without a name, whose descriptor is in the environment.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import socket
+import sys
+import tempfile
+from collections.abc import MutableMapping
+from dataclasses import asdict, dataclass, field
+from typing import Any
+
+from uvicorn._sockets import Address, Listener
+from uvicorn.supervisor.listeners import Key, ListenerSet
+from uvicorn.supervisor.pool import NEVER, Stage, Worker
+
+# The environment variable with the descriptor, and the one that marks a trial.
+HANDOVER_FD = "UVICORN_HANDOVER_FD"
+TRIAL = "UVICORN_UPGRADE_TRIAL"
+
+# Counted up when the content changes its meaning: a program that does not know the number adopts nothing.
+VERSION = 1
+
+
+@dataclass(frozen=True, slots=True)
+class HandedWorker:
+    """One worker as it is handed over."""
+
+    wid: int
+    slot: int
+    generation: int
+    pid: int
+    stage: str
+    since: float
+    deadline: float | None
+    ready_at: float | None
+    row: int
+    channel_fd: int
+
+
+@dataclass(frozen=True, slots=True)
+class HandedListener:
+    """One listening socket as it is handed over."""
+
+    address: dict[str, Any]
+    slot: int
+    fd: int
+    ours: bool
+    inode: list[int] | None
+
+
+@dataclass(frozen=True, slots=True)
+class Handover:
+    """All that is handed over.
+
+    Attributes:
+        generation: The last one that was used.
+        size: How many workers were wanted.
+        scoreboard_fd: The shared memory.
+    """
+
+    generation: int
+    size: int
+    scoreboard_fd: int
+    workers: list[HandedWorker] = field(default_factory=list)
+    listeners: list[HandedListener] = field(default_factory=list)
+    version: int = VERSION
+
+    def descriptors(self) -> list[int]:
+        """Everything that has to stay open."""
+        return [
+            self.scoreboard_fd,
+            *(worker.channel_fd for worker in self.workers if worker.channel_fd >= 0),
+            *(listener.fd for listener in self.listeners),
+        ]
+
+
+def hand_worker(worker: Worker, row: int, channel_fd: int) -> HandedWorker:
+    assert worker.pid is not None
+    deadline = None if worker.deadline == NEVER else worker.deadline
+    return HandedWorker(
+        worker.wid,
+        worker.slot,
+        worker.generation,
+        worker.pid,
+        worker.stage.value,
+        worker.since,
+        deadline,
+        worker.ready_at,
+        row,
+        channel_fd,
+    )
+
+
+def take_worker(handed: HandedWorker) -> Worker:
+    return Worker(
+        wid=handed.wid,
+        slot=handed.slot,
+        generation=handed.generation,
+        stage=Stage(handed.stage),
+        since=handed.since,
+        deadline=NEVER if handed.deadline is None else handed.deadline,
+        pid=handed.pid,
+        ready_at=handed.ready_at,
+    )
+
+
+def hand_listeners(listeners: ListenerSet) -> list[HandedListener]:
+    return [
+        HandedListener(
+            asdict(key.address),
+            key.slot,
+            listener.sock.fileno(),
+            listener.ours,
+            list(listener.inode) if listener.inode else None,
+        )
+        for key, listener in listeners.held.items()
+    ]
+
+
+def take_listeners(handed: list[HandedListener]) -> ListenerSet:
+    taken = ListenerSet()
+    for each in handed:
+        address = Address(**each.address)
+        sock = socket.socket(fileno=each.fd)
+        inode = (each.inode[0], each.inode[1]) if each.inode else None
+        taken.take(Key(address, each.slot), Listener(sock, address, each.ours, inode))
+    return taken
+
+
+def write(handover: Handover) -> int:
+    """Write it down; return the descriptor."""
+    if hasattr(os, "memfd_create"):
+        fd = os.memfd_create("uvicorn-handover")
+    else:  # pragma: no cover - not on Linux
+        fd, path = tempfile.mkstemp(prefix="uvicorn-handover-")
+        os.unlink(path)
+    os.write(fd, json.dumps(asdict(handover)).encode())
+    return fd
+
+
+def read(environ: MutableMapping[str, str]) -> Handover | None:
+    """What the environment hands over, taken out of it; None where nothing is.
+
+    Raises:
+        ValueError: Something is, but not for this program.
+    """
+    text = environ.pop(HANDOVER_FD, None)
+    if text is None:
+        return None
+    try:
+        fd = int(text)
+        os.lseek(fd, 0, os.SEEK_SET)
+        with os.fdopen(fd, "rb") as file:
+            data = json.loads(file.read())
+    except (OSError, ValueError) as exc:
+        raise ValueError(f"the handover of the program before cannot be read: {exc}") from exc
+    if data.get("version") != VERSION:
+        raise ValueError(
+            f"the handover of the program before has version {data.get('version')}, not {VERSION}."
+        )
+    data["workers"] = [HandedWorker(**worker) for worker in data["workers"]]
+    data["listeners"] = [HandedListener(**listener) for listener in data["listeners"]]
+    return Handover(**data)
+
+
+def own_command() -> list[str]:
+    """The command line of this process, to be run again."""
+    return [sys.executable, *sys.orig_argv[1:]]
+
+
+def close_quietly(fd: int) -> None:
+    with contextlib.suppress(OSError):
+        os.close(fd)

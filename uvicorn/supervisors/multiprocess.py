@@ -1,0 +1,5 @@
+"""Documented path."""
+
+from uvicorn.compose import Multiprocess
+
+__all__ = ["Multiprocess"]

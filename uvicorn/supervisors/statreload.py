@@ -1,0 +1,5 @@
+"""Documented path."""
+
+from uvicorn.supervisor.watch import StatReload
+
+__all__ = ["StatReload"]

@@ -1,0 +1,132 @@
+"""The worker's two ticks, and the report of what it is stuck in.
+
+The event loop's tick is written by the server's ticker. The thread's tick is written here, by a small thread that
+needs nothing but the GIL for a moment: where it goes on and the loop's does not, the loop is blocked; where neither
+goes on, the process is. The thread also waits on the master's channel, whose end means that the master is gone.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import io
+import os
+import select
+import sys
+import threading
+import time
+import traceback
+from collections.abc import Callable, Iterable
+
+from uvicorn._ipc.channel import Kind, Sender
+from uvicorn._ipc.scoreboard import Cell, Row
+from uvicorn.server import Server
+
+# More of a report than this is of no use to anybody.
+MAX_REPORT = 32_768
+
+
+class HealthThread(threading.Thread):
+    """Ticks, watches the event loop's tick, and watches the master.
+
+    Args:
+        row: The worker's row.
+        sender: Its end of the channel.
+        healthcheck: Seconds after which a standing event loop is reported.
+        on_orphaned: Called once when the master is gone.
+        server: The server to report on; None where something else serves, which then has only this tick.
+    """
+
+    def __init__(
+        self,
+        row: Row,
+        sender: Sender,
+        healthcheck: float,
+        on_orphaned: Callable[[], None],
+        server: Server | None,
+    ) -> None:
+        super().__init__(name="uvicorn-health", daemon=True)
+        self._row = row
+        self._sender = sender
+        self._healthcheck = healthcheck
+        self._on_orphaned = on_orphaned
+        self._server = server
+        self._reported = False
+        self._orphaned = False
+
+    def run(self) -> None:
+        poll = select.poll()
+        poll.register(self._sender.sock.fileno(), select.POLLIN)
+        period = min(1.0, self._healthcheck / 4)
+        while True:
+            self._row.stamp(Cell.THREAD_TICK)
+            if self._server is None:
+                self._row.stamp(Cell.LOOP_TICK)
+            else:
+                self._watch_loop(self._server)
+            if self._orphaned:
+                time.sleep(period)  # noqa: TID251 - a thread's own pace: there is nothing left to wait on
+            elif poll.poll(period * 1000):
+                # The master never writes: what can be read is the end of the file.
+                self._orphaned = True
+                self._on_orphaned()
+
+    def _watch_loop(self, server: Server) -> None:
+        if not self._row[Cell.READY]:
+            return
+        late = time.monotonic() - self._row.seconds(Cell.LOOP_TICK)
+        if late <= self._healthcheck:
+            self._reported = False
+        elif not self._reported:
+            self._reported = True
+            server.flush_access_log()
+            self._sender.send(Kind.REPORT, stall_report(server, late))
+
+
+def stall_report(server: Server, late: float) -> str:
+    """Where the process is stuck: every thread's stack, the requests in flight, the event loop's tasks."""
+    parts = [f"The event loop of process {os.getpid()} has not run for {late:.1f} s.\n"]
+    parts += _threads()
+    parts += _requests(server)
+    parts += _tasks(server)
+    return "".join(parts)[:MAX_REPORT].rstrip()
+
+
+def _threads() -> Iterable[str]:
+    names = {thread.ident: thread.name for thread in threading.enumerate()}
+    own = threading.get_ident()
+    for ident, frame in sys._current_frames().items():  # noqa: SLF001 - the only way to another thread's stack
+        if ident != own:
+            yield f"Thread {names.get(ident, ident)}:\n"
+            yield "".join(traceback.format_stack(frame))
+
+
+def _requests(server: Server) -> Iterable[str]:
+    now = time.monotonic()
+    lines = []
+    for connection in list(server.server_state.connections):
+        cycle = getattr(connection, "current", None) or getattr(connection, "session", None)
+        if cycle is None:
+            continue
+        scope = cycle.scope
+        client = scope.get("client")
+        what = scope.get("method", "WebSocket")
+        path = scope["raw_path"].decode("ascii", "backslashreplace")
+        peer = f" from {client[0]}:{client[1]}" if client else ""
+        lines.append(f"  {what} {path}{peer}, for {now - cycle.started_at:.1f} s\n")
+    yield f"Requests in flight: {len(lines)}\n"
+    yield from lines
+
+
+def _tasks(server: Server) -> Iterable[str]:
+    loop = server.loop
+    if loop is None:
+        return
+    try:
+        tasks = asyncio.all_tasks(loop)
+    except RuntimeError:  # they change while they are listed: then the loop runs again
+        return
+    yield f"Tasks: {len(tasks)}\n"
+    for task in tasks:
+        stack = io.StringIO()
+        task.print_stack(limit=5, file=stack)
+        yield f"  {task.get_name()}\n{stack.getvalue()}"

@@ -1,0 +1,145 @@
+"""The first code in a worker process: its signals, its title, its end. Then the server runs, and its result is the exit
+code.
+"""
+
+from __future__ import annotations
+
+import atexit
+import contextlib
+import ctypes
+import faulthandler
+import logging
+import os
+import signal
+import sys
+import threading
+from types import FrameType
+
+import setproctitle
+
+from uvicorn._ipc.start import WorkerStart
+from uvicorn._logconfig import reopen_files
+from uvicorn.config import STARTUP_FAILURE
+from uvicorn.importer import forget_application_modules, own_traceback
+from uvicorn.server import Server
+from uvicorn.worker.health import HealthThread
+from uvicorn.worker.runtime import WorkerHooks, leave_as_orphan
+
+# <sys/prctl.h>
+_PR_SET_PDEATHSIG = 1
+
+logger = logging.getLogger("uvicorn.error")
+
+
+def main(start: WorkerStart) -> int:
+    """Serve until told to stop; the exit code."""
+    owner = getattr(start.target, "__self__", None)
+    server = owner if isinstance(owner, Server) else None
+    hooks = WorkerHooks(start, setproctitle.setproctitle)
+    hooks.show("starting")
+    _set_up_process(start, server)
+    health = HealthThread(start.row, start.sender, start.healthcheck, lambda: leave_as_orphan(server), server)
+    health.start()
+    if start.first:
+        speak_once = _SpeakOnce(start.failure_token)
+        logger.addFilter(speak_once)
+        hooks.on_ready.append(lambda: logger.removeFilter(speak_once))
+    try:
+        return _serve(start, server, hooks)
+    finally:
+        hooks.show("ending")
+        _run_exit_handlers()
+
+
+def _serve(start: WorkerStart, server: Server | None, hooks: WorkerHooks) -> int:
+    try:
+        forget_application_modules()
+        if server is None:
+            hooks.say_ready()
+        else:
+            server.hooks = hooks
+            if not server.config.loaded:
+                server.config.load()
+        start.target(start.sockets)
+    except SystemExit as exc:
+        if exc.code is None or isinstance(exc.code, int):
+            return exc.code or 0
+        logger.error("%s", exc.code)
+        return 1
+    except BaseException as exc:
+        name = start.title
+        text = (
+            f'Error loading ASGI app "{name}".'
+            if server is None or not server.started
+            else "The server failed."
+        )
+        logger.error(text, exc_info=(type(exc), exc, own_traceback(exc)))
+        return STARTUP_FAILURE if server is None or not server.started else 1
+    if server is not None and not server.started and not server.force_exit:
+        return STARTUP_FAILURE
+    return 0
+
+
+def _set_up_process(start: WorkerStart, server: Server | None) -> None:
+    atexit._clear()  # noqa: SLF001 - what the master has registered is not ours to run
+    # Written by C code, without the GIL: also where Python cannot run any more.
+    faulthandler.enable(file=2, all_threads=True)
+    signal.signal(signal.SIGTERM, _leave_early)
+    signal.signal(signal.SIGQUIT, lambda number, frame: _hurry(server))
+    signal.signal(signal.SIGUSR1, lambda number, frame: _reopen_logs())
+    if sys.platform.startswith("linux"):
+        with contextlib.suppress(OSError, AttributeError):
+            ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, int(signal.SIGTERM), 0, 0, 0)
+    signal.pthread_sigmask(signal.SIG_SETMASK, ())
+    if os.getppid() != start.master_pid:
+        raise SystemExit(0)  # it died before we could ask to be told
+
+
+def _leave_early(number: int, frame: FrameType | None) -> None:
+    """SIGTERM outside of the server's own time: nothing to finish."""
+    raise SystemExit(0)
+
+
+def _hurry(server: Server | None) -> None:
+    """SIGQUIT from the master: stop waiting for requests in flight."""
+    if server is None:
+        raise SystemExit(0)
+    server.force_exit = True
+    server.should_exit = True
+
+
+def _reopen_logs() -> None:
+    try:
+        reopen_files()
+    except OSError as exc:
+        logger.error("A log file cannot be reopened: %s", exc)
+
+
+def _run_exit_handlers() -> None:
+    """What the interpreter does at its end, which a forked child never reaches."""
+    with contextlib.suppress(Exception):
+        threading._shutdown()  # type: ignore[attr-defined] # noqa: SLF001 - waits for the application's threads
+    atexit._run_exitfuncs()  # noqa: SLF001
+
+
+class _SpeakOnce(logging.Filter):
+    """While no worker has ever been ready, all of them fail alike: one of them says why, for all.
+
+    Args:
+        token: A descriptor with one byte in it; whoever reads it may speak.
+    """
+
+    def __init__(self, token: int) -> None:
+        super().__init__()
+        self._token = token
+        self._may_speak: bool | None = None
+
+    def filter(self, record: logging.LogRecord) -> bool:
+        if record.levelno < logging.ERROR or self._token < 0:
+            return True
+        if self._may_speak is None:
+            try:
+                self._may_speak = bool(os.read(self._token, 1))
+            except OSError:
+                self._may_speak = False
+        return self._may_speak

@@ -1,0 +1,155 @@
+"""A worker while it serves: what the server tells the master, and what the master wants of the server."""
+
+from __future__ import annotations
+
+import logging
+import os
+import random
+import signal
+import socket
+import time
+from collections.abc import Callable
+from typing import Any
+
+import psutil
+
+from uvicorn._ipc.channel import Kind
+from uvicorn._ipc.scoreboard import Cell, Drain
+from uvicorn._ipc.start import WorkerStart
+from uvicorn._tuning import freeze_heap
+from uvicorn.server import TICK, Server, ServerHooks
+from uvicorn.worker.accept import GatedAcceptor
+from uvicorn.worker.limits import Limits
+
+logger = logging.getLogger("uvicorn.error")
+
+# What an orphan gets beyond its grace periods before it ends itself.
+ORPHAN_MARGIN = 2.0
+
+
+class WorkerHooks(ServerHooks):
+    """Connects the server with the scoreboard and the channel.
+
+    Args:
+        start: What the worker was started with.
+        set_title: Sets the process title.
+    """
+
+    def __init__(self, start: WorkerStart, set_title: Callable[[str], None]) -> None:
+        self._start = start
+        self._row = start.row
+        self._set_title = set_title
+        self._limits: Limits | None = None
+        # Called when the worker is ready.
+        self.on_ready: list[Callable[[], None]] = []
+
+    @property
+    def orphaned(self) -> bool:
+        """Whether the master is gone."""
+        return os.getppid() != self._start.master_pid
+
+    # --- what the master wants ---------------------------------------------------------------
+
+    def final(self) -> bool:
+        return self._row[Cell.DRAIN] == Drain.FINAL or self.orphaned
+
+    def empties_queue(self) -> bool:
+        return self._row[Cell.DRAIN] in (Drain.MOVE, Drain.FINAL) or self.orphaned
+
+    def shutdown_delay(self, server: Server) -> float:
+        return 0.0  # the master's business: it lets all workers serve on
+
+    def shortest_period(self) -> float:
+        return min(TICK, self._start.healthcheck / 4)
+
+    def acceptor(self, server: Server, sock: socket.socket, factory: Callable[[], Any]) -> Any | None:
+        if self._start.size == 1:
+            return None  # no siblings, no gate
+        assert server.loop is not None
+        gate = GatedAcceptor(
+            server.loop,
+            sock,
+            factory,
+            server.config.ssl,
+            server.config.timeout_tls_handshake,
+            server.server_state,
+            self._row,
+            self._start.scoreboard,
+        )
+        server.server_state.counter = gate
+        return gate
+
+    # --- what the server tells ---------------------------------------------------------------
+
+    def started(self, server: Server) -> None:
+        config = server.config
+        lifetime = config.limit_worker_lifetime
+        if lifetime is not None:
+            lifetime += random.uniform(0, config.limit_worker_lifetime_jitter)  # noqa: S311 - spreads load
+        self._limits = Limits(lifetime, config.limit_worker_memory, time.monotonic())
+        if config.tune_gc:
+            freeze_heap()
+        self._row[Cell.ACCEPTING] = 1
+        self.say_ready()
+
+    def say_ready(self) -> None:
+        """From now on the master measures."""
+        self._row.stamp(Cell.LOOP_TICK)
+        self._row.stamp(Cell.THREAD_TICK)
+        self._row.stamp(Cell.READY)
+        for callback in self.on_ready:
+            callback()
+        self.show("ready")
+        self._start.sender.send(Kind.READY)
+
+    def tick(self, server: Server, now: float) -> None:
+        self._row.stamp(Cell.LOOP_TICK)
+        self._carry_over(server)
+        limits = self._limits
+        if limits is None or server.server_state.draining:
+            return
+        reason = limits.expired(now)
+        if reason is None and limits.wants_sample(now):
+            reason = limits.sample(now, psutil.Process().memory_info().rss)
+            if limits.useless:
+                limits.useless = False
+                logger.warning("limit_worker_memory is below what a fresh worker uses: it is not applied.")
+        if reason is not None:
+            self._start.sender.send(Kind.RECYCLE, reason)
+
+    def finished(self, server: Server) -> None:
+        self._carry_over(server)
+
+    def _carry_over(self, server: Server) -> None:
+        """Counters are plain attributes while requests run; here they become visible."""
+        row, state = self._row, server.server_state
+        row[Cell.CONNECTIONS] = len(state.connections)
+        row[Cell.REQUESTS] = state.total_requests
+        row[Cell.IN_FLIGHT] = len(state.tasks)
+
+    def request_limit_reached(self, server: Server, limit: int) -> None:
+        logger.warning("Maximum request limit of %d exceeded. Terminating process.", limit)
+        self._start.sender.send(Kind.RECYCLE, f"limit_max_requests: {limit} requests answered")
+
+    def stopped_accepting(self, server: Server) -> None:
+        self._row[Cell.ACCEPTING] = 0
+        self.show("draining")
+        self._start.sender.send(Kind.STOPPED_ACCEPTING)
+
+    def show(self, state: str) -> None:
+        """Say in the process title what the worker does."""
+        start = self._start
+        self._set_title(f"uvicorn: worker {start.slot} {start.title} gen={start.generation} {state}")
+
+
+def leave_as_orphan(server: Server | None) -> None:
+    """The master is gone: drain, and end this process whatever happens. Runs in the health thread."""
+    logger.warning("The parent process is gone: draining.")
+    if server is None:
+        os.kill(os.getpid(), signal.SIGTERM)
+        return
+    server.should_exit = True
+    config = server.config
+    limit = (config.timeout_graceful_shutdown or 0) + (config.timeout_lifespan_shutdown or 0) + ORPHAN_MARGIN
+    time.sleep(limit)  # noqa: TID251 - in the health thread, which has nothing else to do any more
+    os.killpg(os.getpgid(0), signal.SIGKILL)
