@@ -8,4 +8,4 @@ from uvicorn.main import main, run
 from uvicorn.server import Server
 
 __version__ = "0.37.0"
-__all__ = ["Config", "Server", "main", "run"]
+__all__ = ["main", "run", "Config", "Server"]  # noqa: RUF022 - the documented order

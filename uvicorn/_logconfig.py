@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 import json
 import logging
 import logging.config
@@ -93,7 +92,7 @@ def _apply(log_config: Any, use_colors: bool | None) -> None:
         with open(log_config, encoding="utf-8") as file:
             log_config = yaml.safe_load(file)
     elif isinstance(log_config, dict) and use_colors in (True, False):
-        # Written into the given mapping, as it always was: callers look at it afterwards.
+        # Written into the given mapping, the default one included: callers look at it afterwards.
         for formatter in ("default", "access"):
             if formatter in log_config.get("formatters", {}):
                 log_config["formatters"][formatter]["use_colors"] = use_colors
@@ -101,11 +100,6 @@ def _apply(log_config: Any, use_colors: bool | None) -> None:
         logging.config.dictConfig(log_config)
     else:
         logging.config.fileConfig(log_config, disable_existing_loggers=False)
-
-
-def own_copy(log_config: LogConfig) -> LogConfig:
-    """The configuration to work on: a copy of the default one, so that it is never changed; others as they are."""
-    return copy.deepcopy(LOGGING_CONFIG) if log_config is LOGGING_CONFIG else log_config
 
 
 def reopen_files() -> int:

@@ -68,7 +68,7 @@ def parse_bind(text: str) -> Address:
         if len(text) > 8:
             return Address("systemd", name=text[8:])
     elif text.startswith("fd://"):
-        if text[5:].isdigit():
+        if text[5:].isdecimal():
             return Address("fd", fd=int(text[5:]))
     else:
         match = _BRACKETED.match(text) or _HOST_PORT.match(text)
@@ -115,11 +115,19 @@ class Listener:
         self.close()
 
 
+def inode_of(path: str) -> tuple[int, int] | None:
+    """Device and inode of a file, if there is one."""
+    try:
+        found = os.lstat(path)
+    except OSError:
+        return None
+    return found.st_dev, found.st_ino
+
+
 def remove_socket_file(path: str, inode: tuple[int, int]) -> None:
     """Remove a socket's file if it is still the one with this device and inode."""
-    with contextlib.suppress(OSError):
-        found = os.lstat(path)
-        if (found.st_dev, found.st_ino) == inode:
+    if inode_of(path) == inode:
+        with contextlib.suppress(OSError):
             os.unlink(path)
 
 
@@ -160,6 +168,11 @@ def bind_only(
     if not fds:
         names = ", ".join(sorted(systemd_fds(environ))) or "none"
         raise BindError(f"systemd has passed no socket named {address.name!r} (it has passed: {names}).")
+    if len(fds) > 1:
+        # To serve on the first one alone would leave the clients of the others waiting.
+        raise BindError(
+            f"systemd has passed {len(fds)} sockets named {address.name!r}: give each a FileDescriptorName= of its own."
+        )
     return Listener(adopt_fd(fds[0]), address, ours=False)
 
 
@@ -185,8 +198,7 @@ def _bind_unix(address: Address) -> Listener:
     if path.startswith("@"):
         return Listener(_bound_unix("\0" + path[1:], None, address), address, ours=True)
     sock = _bound_unix(path, _make_room(path), address)
-    made = os.lstat(path)
-    return Listener(sock, address, ours=True, inode=(made.st_dev, made.st_ino))
+    return Listener(sock, address, ours=True, inode=inode_of(path))
 
 
 def _bound_unix(path: str, mode: int | None, address: Address) -> socket.socket:
@@ -241,7 +253,12 @@ def adopt_fd(fd: int) -> socket.socket:
         BindError: There is none.
     """
     try:
-        sock = socket.socket(fileno=os.dup(fd))
+        copy = os.dup(fd)
+        try:
+            sock = socket.socket(fileno=copy)
+        except OSError:
+            os.close(copy)
+            raise
     except OSError as exc:
         raise BindError(f"file descriptor {fd} is no socket: {exc.strerror}.") from exc
     if sock.type != socket.SOCK_STREAM:
@@ -256,7 +273,7 @@ def systemd_fds(environ: Mapping[str, str]) -> dict[str, list[int]]:
     if environ.get("LISTEN_PID") != str(os.getpid()):
         return {}
     count = environ.get("LISTEN_FDS", "")
-    if not count.isdigit():
+    if not count.isdecimal():
         return {}
     names = environ.get("LISTEN_FDNAMES", "").split(":")
     fds: dict[str, list[int]] = {}
@@ -276,16 +293,22 @@ def explain(exc: OSError, port: int | None = None) -> str:
     """Why a bind failed, and what to do, in one sentence."""
     if exc.errno == errno.EADDRINUSE:
         return "address already in use; stop the server that uses it, or take another one."
-    if exc.errno == errno.EACCES and port is not None and 0 < port < 1024:
-        return (
-            "permission denied; ports below 1024 need root, the capability CAP_NET_BIND_SERVICE, "
-            "or a socket passed in by systemd."
-        )
+    if exc.errno == errno.EACCES:
+        return f"permission denied{privilege_hint(exc, port)}."
     if exc.errno == errno.EADDRNOTAVAIL:
         return "no interface of this machine has this address."
     if isinstance(exc, socket.gaierror):
         return f"the host name cannot be resolved ({exc.strerror})."
     return f"{(exc.strerror or str(exc)).lower()}."
+
+
+def privilege_hint(exc: OSError, port: int | None) -> str:
+    """What to do where a low port is refused; "" where that is not the reason."""
+    if exc.errno != errno.EACCES or port is None or not 0 < port < 1024:
+        return ""
+    return (
+        "; ports below 1024 need root, the capability CAP_NET_BIND_SERVICE, or a socket passed in by systemd"
+    )
 
 
 def url_of(sock: socket.socket, is_ssl: bool) -> str:

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import ssl
+from collections.abc import Generator
 
 PathOrText = str | os.PathLike[str]
 
@@ -23,12 +25,25 @@ def create_ssl_context(
         OSError, ssl.SSLError: A file cannot be read, or its content does not fit.
     """
     context = ssl.SSLContext(ssl_version)
-    context.load_cert_chain(certfile, keyfile, (lambda: password) if password is not None else None)
+    with _told(f"with ssl_certfile {certfile!r} and ssl_keyfile {keyfile!r}"):
+        context.load_cert_chain(certfile, keyfile, (lambda: password) if password is not None else None)
     context.verify_mode = ssl.VerifyMode(cert_reqs)
     if ca_certs:
-        context.load_verify_locations(ca_certs)
+        with _told(f"with ssl_ca_certs {ca_certs!r}"):
+            context.load_verify_locations(ca_certs)
     if ciphers:
-        context.set_ciphers(ciphers)
-    # RFC 7301: a client that offers only what we do not speak is told so in the handshake.
+        with _told(f"with ssl_ciphers {ciphers!r}"):
+            context.set_ciphers(ciphers)
+    # RFC 7301: a client that offers HTTP/2 as well learns in the handshake that it is not spoken here.
     context.set_alpn_protocols(["http/1.1"])
     return context
+
+
+@contextlib.contextmanager
+def _told(settings: str) -> Generator[None, None, None]:
+    """Adds to an error which settings it comes from: OpenSSL names none."""
+    try:
+        yield
+    except OSError as exc:
+        exc.add_note(settings)
+        raise

@@ -6,11 +6,12 @@ The supervisor and the workers know nothing of each other and of the command lin
 from __future__ import annotations
 
 import contextlib
+import gc
 import logging
 import os
 import socket
 import sys
-from collections.abc import Callable, Generator
+from collections.abc import Callable, Generator, Mapping
 from contextvars import ContextVar
 from dataclasses import dataclass
 from typing import Any
@@ -20,7 +21,8 @@ import setproctitle
 from uvicorn._compat import HAS_FORK
 from uvicorn._sockets import Address, BindError, Listener, forget_systemd
 from uvicorn._tuning import freeze_heap
-from uvicorn.config import STARTUP_FAILURE, Config
+from uvicorn.config import HTTP_PROTOCOLS, LIFESPAN, LOOP_FACTORIES, STARTUP_FAILURE, WS_PROTOCOLS, Config
+from uvicorn.importer import import_from_string
 from uvicorn.server import Server, ServerHooks
 from uvicorn.settings.layers import SettingsError
 from uvicorn.supervisor.events import PoolSpec
@@ -51,9 +53,11 @@ class Invocation:
 
     Attributes:
         resolve: Reads configuration file and environment again; returns the app and the arguments of `run()`.
+        environ: The environment that the command was called in, before an environment file was loaded into it.
     """
 
     resolve: Callable[[], tuple[Any, dict[str, Any]]]
+    environ: Mapping[str, str]
 
 
 _invocation: ContextVar[Invocation | None] = ContextVar("invocation", default=None)
@@ -108,22 +112,26 @@ class Multiprocess:
         """Run until told to stop; `exit_code` says how it went."""
         if not HAS_FORK:  # pragma: no cover - Windows only
             raise RuntimeError("Worker processes need a system with fork(); leave out 'workers' on this one.")
-        environ = dict(os.environ)
-        plan = plan_from(self.config, self.target)
+        listeners = ListenerSet()
         try:
             handover = upgrade.read(os.environ)
-        except ValueError as exc:
+            plan = plan_from(self.config, self.target)
+            for key, listener in _adopted(self.config, plan, self.sockets):
+                listeners.take(key, listener)
+            if handover is None:
+                # As long as systemd's variables are there.
+                listeners.open(plan, plan.announce)
+        except (ValueError, BindError) as exc:
             logger.error("%s", exc)
+            listeners.stop()
             self.exit_code = STARTUP_FAILURE
             return
-        listeners = ListenerSet()
-        for key, listener in _adopted(self.config, plan, self.sockets):
-            listeners.take(key, listener)
         forget_systemd(os.environ)
+        prepare_forks(self.config)
         master = Master(
             plan,
             worker_process.main,
-            lambda: _reloaded_plan(self, environ),
+            lambda: _reloaded_plan(self),
             PosixHost(),
             listeners,
             setproctitle.setproctitle,
@@ -134,6 +142,28 @@ class Multiprocess:
         except BindError as exc:
             logger.error("%s", exc)
             self.exit_code = STARTUP_FAILURE
+
+
+def prepare_forks(config: Config) -> None:
+    """Import what every worker needs of the server itself, so that a replacement does not have to.
+
+    Only implementations of our own are imported: one that is named by an import string is the application's code,
+    which has no place in the master. What exists now is left out of all garbage collections, so that the workers go
+    on sharing its pages.
+    """
+    tables: tuple[tuple[Any, Mapping[str, str | None]], ...] = (
+        (config.http, HTTP_PROTOCOLS),
+        (config.ws, WS_PROTOCOLS),
+        (config.lifespan, LIFESPAN),
+    )
+    for choice, table in tables:
+        path = table.get(choice) if isinstance(choice, str) else None
+        if path is not None:
+            import_from_string(path)
+    if config.loop in LOOP_FACTORIES:
+        config.get_loop_factory()
+    gc.collect()
+    gc.freeze()
 
 
 def _adopted(config: Config, plan: Plan, sockets: list[socket.socket]) -> list[tuple[Key, Listener]]:
@@ -158,6 +188,7 @@ def plan_from(config: Config, target: Target) -> Plan:
     if config.timeout_lifespan_shutdown is None:
         config.timeout_lifespan_shutdown = MANAGED_LIFESPAN_SHUTDOWN
     environ = dict(os.environ)
+    forget_systemd(environ)
 
     def apply() -> None:
         config.configure_logging()
@@ -184,17 +215,22 @@ def plan_from(config: Config, target: Target) -> Plan:
     )
 
 
-def _reloaded_plan(supervisor: Multiprocess, environ: dict[str, str]) -> Plan:
+def _reloaded_plan(supervisor: Multiprocess) -> Plan:
     """The configuration as it is now on disk.
 
     Without a command that could be asked (`run()` called by a program) it is the same one, for new code.
+
+    Raises:
+        PlanRejected: It cannot be used.
     """
     invocation = _invocation.get()
     if invocation is None:
         return plan_from(supervisor.config, supervisor.target)
     # What an environment file has set before must not stand for what it sets now.
     os.environ.clear()
-    os.environ.update(environ)
+    os.environ.update(invocation.environ)
+    os.environ.pop(upgrade.HANDOVER_FD, None)
+    forget_systemd(os.environ)
     try:
         app, arguments = invocation.resolve()
         app_dir = arguments.pop("app_dir", None)
@@ -205,6 +241,8 @@ def _reloaded_plan(supervisor: Multiprocess, environ: dict[str, str]) -> Plan:
         raise PlanRejected(f"exit {exc.code}") from None
     except Exception as exc:  # a logging configuration can fail in any way
         raise PlanRejected(f"{type(exc).__name__}: {exc}") from exc
+    if app is None:
+        raise PlanRejected("app: is not given any more.")
     if not config.workers_given:
         config.workers = supervisor.config.workers
     if app_dir is not None and app_dir not in sys.path:

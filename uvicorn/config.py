@@ -251,7 +251,6 @@ class Config:
         self.app = app
         self.timeout_notify = timeout_notify
         self.callback_notify = callback_notify
-        self.log_config = _logconfig.own_copy(log_config)
         self.headers = headers or []
         self.bind = [bind] if isinstance(bind, str) else list(bind or ())
         self.addresses: list[Address] = [parse_bind(text) for text in self.bind]
@@ -299,7 +298,8 @@ class Config:
         from_environ = os.environ.get("WEB_CONCURRENCY")
         if workers is None and from_environ:
             workers = from_environ if from_environ == "auto" else int(from_environ)
-        self.workers_given = workers is not None
+        # No worker at all is no master either.
+        self.workers_given = workers is not None and workers != 0
         if workers == "auto":
             workers = usable_cpus()
         self.workers = int(workers) if workers is not None else 1

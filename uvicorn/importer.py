@@ -10,10 +10,13 @@ import importlib
 import os
 import sys
 import sysconfig
-from collections.abc import Iterable
 from pathlib import Path
 from types import TracebackType
 from typing import Any
+
+_PACKAGE = str(Path(__file__).parent) + os.sep
+# Asked of a module: the paths of sysconfig may be links to where the modules are.
+_STANDARD_LIBRARY = os.path.dirname(os.__file__) + os.sep
 
 
 class ImportFromStringError(Exception):
@@ -68,12 +71,13 @@ def own_traceback(exc: BaseException) -> TracebackType | None:
 
 
 def _is_machinery(filename: str) -> bool:
-    if filename.startswith("<frozen "):
+    # Compiled event loops show the path of their source.
+    if filename.startswith("<frozen ") or filename.endswith(".pyx"):
         return True
     installed = "site-packages" in filename or "dist-packages" in filename
     if installed:
-        return filename.startswith(str(Path(__file__).parent)) or f"{os.sep}click{os.sep}" in filename
-    return filename.startswith((str(Path(__file__).parent), sysconfig.get_paths()["stdlib"]))
+        return filename.startswith(_PACKAGE) or f"{os.sep}click{os.sep}" in filename
+    return filename.startswith((_PACKAGE, _STANDARD_LIBRARY))
 
 
 def forget_application_modules() -> list[str]:
@@ -83,24 +87,19 @@ def forget_application_modules() -> list[str]:
     `uvicorn.run("app:app", workers=4)`) would go on with those copies, and a reload would never see new code. The
     standard library, installed packages, this package and `__main__` stay.
     """
-    kept_roots = [str(Path(__file__).parent)]
-    kept_roots += {
-        path
-        for key, path in sysconfig.get_paths().items()
-        if key in ("stdlib", "platstdlib", "purelib", "platlib")
-    }
-    forgotten = [
-        name for name, module in list(sys.modules.items()) if _is_application(name, module, kept_roots)
-    ]
+    paths = sysconfig.get_paths()
+    libraries = [paths[key] + os.sep for key in ("stdlib", "platstdlib", "purelib", "platlib")]
+    kept = (_PACKAGE, _STANDARD_LIBRARY, *libraries)
+    forgotten = [name for name, module in list(sys.modules.items()) if _is_application(name, module, kept)]
     for name in forgotten:
         del sys.modules[name]
     return forgotten
 
 
-def _is_application(name: str, module: Any, kept_roots: Iterable[str]) -> bool:
+def _is_application(name: str, module: Any, kept: tuple[str, ...]) -> bool:
     filename = getattr(module, "__file__", None)
     if filename is None or name in ("__main__", "__mp_main__"):
         return False
     if "site-packages" in filename or "dist-packages" in filename:
         return False
-    return not any(filename.startswith(root) for root in kept_roots)
+    return not filename.startswith(kept)

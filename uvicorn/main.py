@@ -7,6 +7,7 @@ import importlib
 import logging
 import os
 import platform
+import socket
 import ssl
 import sys
 import warnings
@@ -16,6 +17,7 @@ from typing import IO, Any, NoReturn
 
 import click
 
+from uvicorn._sockets import Address, Listener, inode_of
 from uvicorn._types import ASGIApplication
 from uvicorn.compose import Invocation, Multiprocess, invoked, serve_alone
 from uvicorn.config import (
@@ -90,7 +92,7 @@ def _command(ctx: click.Context, check_config: bool, **_: Any) -> None:
         resolved = resolve(command_line)
     except SettingsError as exc:
         for problem in exc.problems:
-            click.echo(f"Error: {problem}", err=True)
+            click.echo(f"Error: {_told(problem)}", err=True)
         ctx.exit(USAGE_ERROR)
     if resolved.values["app"] is None:
         raise click.UsageError("Missing argument 'APP'.", ctx)
@@ -101,7 +103,7 @@ def _command(ctx: click.Context, check_config: bool, **_: Any) -> None:
         fresh = resolve(command_line)
         return fresh.values["app"], arguments_of(fresh)
 
-    with invoked(Invocation(again)):
+    with invoked(Invocation(again, dict(os.environ))):
         try:
             run(resolved.values["app"], **arguments_of(resolved))
         except Exception as exc:  # noqa: BLE001 - the application may raise anything
@@ -142,6 +144,13 @@ main = GroupedCommand(
 )
 
 
+def _told(problem: Problem) -> str:
+    """A problem as click would tell it, where it stands on the command line."""
+    if problem.place.startswith("--"):
+        return f"Invalid value for '{problem.place}': {problem.message}"
+    return str(problem)
+
+
 def resolve(command_line: Layer) -> Resolved:
     """The settings out of command line, environment and configuration file.
 
@@ -175,8 +184,14 @@ def arguments_of(resolved: Resolved) -> dict[str, Any]:
 
 
 def _report_load_error(app: str, exc: Exception) -> None:
-    """The application's own failure, without the frames that are not its."""
-    logger.error('Error loading ASGI app "%s".', app, exc_info=(type(exc), exc, own_traceback(exc)))
+    """What has failed, without the frames that are not the application's."""
+    traceback = own_traceback(exc)
+    exc_info = (type(exc), exc, traceback)
+    if traceback is None and not isinstance(exc, (ImportError, SyntaxError)):
+        # Nothing of the application had a part in it: a certificate, a logging configuration.
+        logger.error("The server cannot start with these settings.", exc_info=exc_info)
+    else:
+        logger.error('Error loading ASGI app "%s".', app, exc_info=exc_info)
 
 
 def _check(resolved: Resolved) -> int:
@@ -298,8 +313,7 @@ def run(
     exit_code = 0
     try:
         if config.should_reload:
-            sock = config.bind_socket()
-            ChangeReload(config, target=server.run, sockets=[sock]).run()
+            ChangeReload(config, target=server.run, sockets=[_bound(config)]).run()
         elif managed:
             exit_code = _run_workers(config, server)
         else:
@@ -315,10 +329,19 @@ def run(
         sys.exit(exit_code)
 
 
+def _bound(config: Config) -> socket.socket:
+    """The bound socket. Its file is removed in the end, also where a `bind_socket` of somebody else's has made it."""
+    sock = config.bind_socket()
+    if config.listener is None and config.uds is not None:
+        path = os.fspath(config.uds)
+        config.listener = Listener(sock, Address("unix", name=path), ours=True, inode=inode_of(path))
+    return sock
+
+
 def _run_workers(config: Config, server: Server) -> int:
     """Under a master; the exit code."""
     # After an upgrade the sockets come from the program before.
-    sockets = [] if HANDOVER_FD in os.environ else [config.bind_socket()]
+    sockets = [] if HANDOVER_FD in os.environ else [_bound(config)]
     supervisor = Multiprocess(config, target=server.run, sockets=sockets)
     supervisor.run()
     return supervisor.exit_code

@@ -15,6 +15,7 @@ import functools
 import logging
 import os
 import random
+import select
 import signal
 import socket
 import sys
@@ -25,7 +26,7 @@ from email.utils import formatdate
 from types import FrameType
 from typing import Any
 
-from uvicorn._sockets import BindError, Listener, open_listener
+from uvicorn._sockets import BindError, Listener, open_listener, privilege_hint
 from uvicorn.config import STARTUP_FAILURE, Config
 from uvicorn.protocols._access import BatchedAccessLog
 from uvicorn.protocols._context import NEVER
@@ -45,6 +46,8 @@ TICK = 1.0
 SHORTEST_TICK = 0.05
 # How often a draining server looks again, besides being told.
 DRAIN_POLL = 0.1
+# How long emptying the accept queue may take while new connections keep coming.
+QUEUE_GRACE = 0.5
 # How long before the end of the grace period streams are told that the client has gone.
 STREAM_NOTICE = 5.0
 # How long cancelled tasks get.
@@ -255,8 +258,10 @@ class Server:
         try:
             await self._listen(sockets)
         except (OSError, BindError) as exc:
-            logger.error("%s", exc)
-            await self.lifespan.shutdown()
+            hint = privilege_hint(exc, self.config.port) if isinstance(exc, OSError) else ""
+            logger.error("%s%s", exc, hint)
+            self._close_listeners(sockets)  # those that could be had
+            await self._stop_lifespan()
             sys.exit(STARTUP_FAILURE)
         self.server_state.draining = False
         self._start_ticking()
@@ -310,7 +315,9 @@ class Server:
                 self.servers.append(await self._create_server(listener.sock, factory, options))
                 config.announce(listener.sock)
         else:
-            server = await self._loop.create_server(factory, config.host, config.port, **options)
+            server = await self._loop.create_server(
+                factory, config.host, config.port, reuse_port=config.reuse_port or None, **options
+            )
             self.servers.append(server)
             config.announce(server.sockets[0])
 
@@ -331,7 +338,7 @@ class Server:
             logger.info("Serving on for %s seconds before shutting down.", delay)
             deadline = time.monotonic() + delay
             while not self.force_exit and (left := deadline - time.monotonic()) > 0:
-                await self._pause(left)
+                await self._pause(min(left, DRAIN_POLL))
 
     # --- the ticker --------------------------------------------------------------------------
 
@@ -382,12 +389,19 @@ class Server:
         self.server_state.default_headers = headers
 
     def _notify(self, now: float) -> None:
-        callback = self.config.callback_notify
-        if callback is not None and now - self.last_notified >= self.config.timeout_notify:
+        # 0 is "never": the loop's clock may begin there.
+        if not self.last_notified or now - self.last_notified >= self.config.timeout_notify:
             self.last_notified = now
-            task = asyncio.ensure_future(callback())
+            task = asyncio.ensure_future(self._call_back())
             self._notifications.add(task)
             task.add_done_callback(self._notifications.discard)
+
+    async def _call_back(self) -> None:
+        assert self.config.callback_notify is not None
+        try:
+            await self.config.callback_notify()
+        except Exception:
+            logger.exception("callback_notify has failed.")
 
     # --- stopping ----------------------------------------------------------------------------
 
@@ -405,8 +419,7 @@ class Server:
         state.on_emptied = self._wake
         self._drain_connections(self.hooks.final())
         await self._wait_for_requests()
-        if not self.force_exit:
-            await self._stop_lifespan()
+        await self._stop_lifespan()
         if self._ticker is not None:
             self._ticker.cancel()
         self.flush_access_log()
@@ -423,14 +436,23 @@ class Server:
 
     async def _stop_accepting(self, sockets: Iterable[socket.socket] | None) -> None:
         if self.hooks.empties_queue() and not self.force_exit:
-            # Connections that the kernel has taken for us are ours to answer. A turn of the loop accepts those of
-            # the event loop's own servers, and hears those whose request is already here.
+            # Connections that the kernel has taken for us are ours to answer. The event loop's own servers accept
+            # one in each turn of the loop (uvloop), or all that there are (asyncio).
             for server in self.servers:
                 empty_queue = getattr(server, "empty_queue", None)
                 if empty_queue is not None:
                     empty_queue()
+            queues = [sock.fileno() for server in self.servers for sock in server.sockets]
+            deadline = time.monotonic() + QUEUE_GRACE
+            while _any_readable(queues) and time.monotonic() < deadline:  # noqa: ASYNC110 - a turn is what it takes
+                await asyncio.sleep(0)
+            # Two turns more, for those that were accepted last to be heard where their request is already here.
             for _ in range(2):
                 await asyncio.sleep(0)
+        self._close_listeners(sockets)
+        self.hooks.stopped_accepting(self)
+
+    def _close_listeners(self, sockets: Iterable[socket.socket] | None) -> None:
         for server in self.servers:
             server.close()
         self.servers = []
@@ -439,7 +461,6 @@ class Server:
         for listener in self._listeners:
             listener.close()
         self._listeners = []
-        self.hooks.stopped_accepting(self)
 
     async def _wait_for_requests(self) -> None:
         """Wait for connections and tasks, within the grace period; then end them."""
@@ -488,15 +509,36 @@ class Server:
                 transport.abort()
 
     async def _stop_lifespan(self) -> None:
-        limit = self.config.timeout_lifespan_shutdown
-        try:
-            await asyncio.wait_for(self.lifespan.shutdown(), limit)
-        except TimeoutError:
-            logger.error("Application shutdown not complete after %s seconds. Exiting.", limit)
+        if self.force_exit:
             await self.lifespan.cancel()
+            return
+        limit = self.config.timeout_lifespan_shutdown
+        deadline = time.monotonic() + limit if limit is not None else NEVER
+        shutdown = asyncio.ensure_future(self.lifespan.shutdown())
+        shutdown.add_done_callback(lambda _: self._wake())
+        while not shutdown.done() and not self.force_exit and (left := deadline - time.monotonic()) > 0:
+            await self._pause(min(left, DRAIN_POLL))
+        if shutdown.done():
+            await shutdown
+            return
+        if not self.force_exit:
+            logger.error("Application shutdown not complete after %s seconds. Exiting.", limit)
+        shutdown.cancel()
+        await asyncio.wait([shutdown])
+        await self.lifespan.cancel()
 
     def flush_access_log(self) -> None:
         """Write the access lines that wait for their batch."""
         access = self.server_state.access
         if isinstance(access, BatchedAccessLog):
             access.flush()
+
+
+def _any_readable(fds: list[int]) -> bool:
+    """Whether something waits to be read, or accepted, on one of the descriptors. Any number of them, unlike select."""
+    if not hasattr(select, "poll"):  # pragma: no cover - Windows only
+        return False
+    poller = select.poll()
+    for fd in fds:
+        poller.register(fd, select.POLLIN)
+    return bool(poller.poll(0))

@@ -1,7 +1,8 @@
 """Small typed messages from a worker to its master, over a socket pair.
 
 A message is a kind, a length and as many bytes. The master never blocks on it, reads a bounded amount at a time, and
-takes anything malformed for the end of the channel. The worker never blocks on it either: what does not fit is dropped.
+takes anything malformed for the end of the channel. The worker never blocks on it either: what does not fit is dropped,
+and of a message that fits in part the rest goes out before anything else.
 The channel's end of file tells either side that the other one is gone.
 """
 
@@ -46,16 +47,35 @@ class Sender:
     def __init__(self, sock: socket.socket) -> None:
         self.sock = sock
         self._lock = threading.Lock()
+        self._rest = b""
 
     def send(self, kind: Kind, text: str = "") -> bool:
-        """Send a message; False where it could not be sent whole."""
+        """Send a message; False where it was dropped."""
         payload = text.encode("utf-8", "replace")[:MAX_PAYLOAD]
         frame = _HEADER.pack(kind, len(payload)) + payload
         with self._lock:
+            if not self._send_rest():
+                return False
             try:
-                return self.sock.send(frame) == len(frame)
+                sent = self.sock.send(frame)
             except OSError:
                 return False
+            self._rest = frame[sent:]
+            return True
+
+    def flush(self) -> None:
+        """Go on with a message of which only a part has fitted."""
+        with self._lock:
+            self._send_rest()
+
+    def _send_rest(self) -> bool:
+        """Whether nothing of the message before is left."""
+        while self._rest:
+            try:
+                self._rest = self._rest[self.sock.send(self._rest) :]
+            except OSError:
+                return False
+        return True
 
 
 class Receiver:

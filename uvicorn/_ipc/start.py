@@ -23,6 +23,7 @@ class WorkerStart:
         scoreboard: All rows.
         sender: Its end of the channel.
         sockets: The listening sockets.
+        reuse_port: Whether the TCP sockets among them are its own, and not shared with the others.
         target: What serves: called with the sockets.
         master_pid: The master.
         title: What the process title begins with.
@@ -39,6 +40,7 @@ class WorkerStart:
     scoreboard: Scoreboard
     sender: Sender
     sockets: list[socket.socket]
+    reuse_port: bool
     target: Callable[[list[socket.socket]], None]
     master_pid: int
     title: str

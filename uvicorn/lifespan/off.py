@@ -23,3 +23,6 @@ class LifespanOff:
 
     async def shutdown(self) -> None:
         pass
+
+    async def cancel(self) -> None:
+        pass

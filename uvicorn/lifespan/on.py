@@ -106,10 +106,11 @@ class LifespanOn:
             await app(scope, cast(ASGIReceiveCallable, self.receive), cast(ASGISendCallable, self.send))
         except BaseException as exc:
             self.error_occured = True
+            task = asyncio.current_task()
+            if isinstance(exc, asyncio.CancelledError) and task is not None and task.cancelling():
+                raise  # the server has given up on it, or the event loop ends: no fault of the application
             if not (self.startup_failed or self.shutdown_failed):
                 self._report(exc)
-            if isinstance(exc, asyncio.CancelledError):
-                raise
         finally:
             self.startup_event.set()
             self.shutdown_event.set()

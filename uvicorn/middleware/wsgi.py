@@ -120,10 +120,12 @@ class WSGIResponder:
         response_headers: Iterable[tuple[str, str]],
         exc_info: ExcInfo | None = None,
     ) -> None:
-        """PEP 3333's start_response; nothing is sent before the first piece of the body."""
-        self.exc_info = exc_info
-        if self._start is not None and exc_info is None:
+        """PEP 3333's start_response; nothing is sent before the first piece of the body that is not empty."""
+        if exc_info is not None and self.response_started:
+            raise exc_info[1].with_traceback(exc_info[2])  # too late for another response
+        if exc_info is None and self._start is not None:
             raise AssertionError("start_response() may be called again only with exc_info.")
+        self.exc_info = exc_info
         self._start = {
             "type": "http.response.start",
             "status": int(status.split(" ", 1)[0]),
@@ -142,6 +144,8 @@ class WSGIResponder:
         chunks = cast(Iterable[bytes], self.app(environ, cast(StartResponse, self.start_response)))
         try:
             for chunk in chunks:
+                if not chunk:
+                    continue
                 self._send_start(send_now)
                 send_now({"type": "http.response.body", "body": chunk, "more_body": True})
             self._send_start(send_now)

@@ -42,6 +42,16 @@ def request_path(scope: Any) -> str:
     return f"{path}?{query.decode('ascii', 'backslashreplace')}" if query else path
 
 
+def client_text(client: Any) -> str:
+    """The client as "host:port". The host may come from a header (X-Forwarded-For), and then it may be anything."""
+    if not client:
+        return ""
+    text = f"{client[0]}:{client[1]}"
+    if text.isascii() and text.isprintable():
+        return text
+    return text.encode("unicode_escape").decode("ascii")
+
+
 class RecordAccessLog:
     """One logging record for each response."""
 
@@ -51,10 +61,9 @@ class RecordAccessLog:
         self._logger = logger
 
     def log(self, scope: Any, status: int) -> None:
-        client = scope["client"]
         self._logger.info(
             '%s - "%s %s HTTP/%s" %d',
-            f"{client[0]}:{client[1]}" if client else "",
+            client_text(scope["client"]),
             scope["method"],
             request_path(scope),
             scope["http_version"],
@@ -75,6 +84,7 @@ class BatchedAccessLog:
         "_call_later",
         "_client",
         "_client_text",
+        "_formatter",
         "_handler",
         "_lines",
         "_logger",
@@ -89,6 +99,7 @@ class BatchedAccessLog:
         self._call_later = call_later
         self._lines: list[str] = []
         self._handler: logging.StreamHandler[Any] | None = None
+        self._formatter: tuple[logging.Formatter | None, bool | None] = (None, None)
         self._statuses: dict[int, str] = {}
         self._prefix = ""
         self._bold = ("", "")
@@ -111,7 +122,7 @@ class BatchedAccessLog:
         client = scope["client"]
         if client is not self._client:
             self._client = client
-            self._client_text = f"{client[0]}:{client[1]}" if client else ""
+            self._client_text = client_text(client)
         status_text = self._statuses.get(status)
         if status_text is None:
             status_text = self._status_text(status)
@@ -146,14 +157,15 @@ class BatchedAccessLog:
 
     def _look(self) -> None:
         """Find the handler to write to; None where the logging configuration is not the default one."""
-        handler = plain_handler(self._logger)
-        if handler is self._handler:
-            return
-        self._handler = handler
+        handler = self._handler = plain_handler(self._logger)
         if handler is None:
             return
         formatter = handler.formatter
         assert isinstance(formatter, AccessFormatter)
+        seen = (formatter, formatter.use_colors)
+        if seen == self._formatter:
+            return
+        self._formatter = seen
         self._statuses = {}
         # The formatter itself makes the parts that never change, so the two ways cannot drift apart.
         marks = ("\0", "\1", "\2", "3")
@@ -174,7 +186,7 @@ class BatchedAccessLog:
 
 def plain_handler(logger: logging.Logger) -> logging.StreamHandler[Any] | None:
     """The one handler of a logger that stands as `LOGGING_CONFIG` has made it; None where anything differs."""
-    if logger.propagate or logger.filters or logger.disabled or len(logger.handlers) != 1:
+    if type(logger) is not logging.Logger or logger.propagate or logger.filters or len(logger.handlers) != 1:
         return None
     handler = logger.handlers[0]
     formatter = handler.formatter
@@ -182,6 +194,7 @@ def plain_handler(logger: logging.Logger) -> logging.StreamHandler[Any] | None:
         type(handler) is not logging.StreamHandler
         or handler.filters
         or handler.level > logging.INFO
+        or handler.terminator != "\n"
         or type(formatter) is not AccessFormatter
         or formatter._fmt != DEFAULT_FORMAT  # noqa: SLF001 - the formatter offers no other way to ask
         or logging.getLogRecordFactory() is not logging.LogRecord

@@ -10,6 +10,7 @@ import logging
 from collections.abc import Callable, Coroutine
 from functools import partial
 from typing import Any, Protocol
+from urllib.parse import quote
 
 from uvicorn._types import ASGI3Application
 from uvicorn.logging import TRACE_LOG_LEVEL
@@ -17,6 +18,8 @@ from uvicorn.protocols._access import AccessLog, RecordAccessLog
 from uvicorn.protocols._state import ServerState
 
 NEVER = float("inf")
+
+_ASCII = bytes(range(128))
 
 
 class ProtocolConfig(Protocol):
@@ -62,6 +65,7 @@ class ConnectionContext:
         "own_access",
         "root_path",
         "root_path_bytes",
+        "starts_eagerly",
         "state",
         "trace",
     )
@@ -75,8 +79,16 @@ class ConnectionContext:
         self.logger = logging.getLogger("uvicorn.error")
         self.trace = self.logger.isEnabledFor(TRACE_LOG_LEVEL)
         self.root_path = config.root_path
-        self.root_path_bytes = config.root_path.encode("ascii")
-        self.create_task = _task_maker(loop)
+        # In raw_path it stands as it was given; what is not ASCII cannot, and is percent-encoded.
+        self.root_path_bytes = quote(config.root_path, safe=_ASCII).encode("ascii")
+        real_loop = isinstance(loop, asyncio.AbstractEventLoop)
+        # Where a task factory is set, a task may have run to its end when it comes into being.
+        self.starts_eagerly = real_loop and loop.get_task_factory() is not None
+        # Made directly, tasks cost 0.3 to 0.6 us less than through `loop.create_task`, which has to be used all the
+        # same where a task factory is set, and with loops that are none of asyncio's.
+        self.create_task: Callable[[Coroutine[Any, Any, None]], asyncio.Task[None]] = (
+            partial(asyncio.Task, loop=loop) if real_loop and not self.starts_eagerly else loop.create_task
+        )
         self.own_access = _own_access_log(config)
         self._block = b""
         self._block_of: list[tuple[bytes, bytes]] | None = None
@@ -95,19 +107,6 @@ class ConnectionContext:
         if limit is None:
             return False
         return len(self.state.connections) >= limit or len(self.state.tasks) >= limit
-
-
-def _task_maker(
-    loop: asyncio.AbstractEventLoop,
-) -> Callable[[Coroutine[Any, Any, None]], asyncio.Task[None]]:
-    """How the application's tasks are made.
-
-    Made directly they cost 0.3 to 0.6 us less than through `loop.create_task`, which has to be used all the same
-    where a task factory is set, and with loops that are none of asyncio's.
-    """
-    if isinstance(loop, asyncio.AbstractEventLoop) and loop.get_task_factory() is None:
-        return partial(asyncio.Task, loop=loop)
-    return loop.create_task
 
 
 def _own_access_log(config: ProtocolConfig) -> AccessLog | None:

@@ -36,7 +36,11 @@ class FlowControl:
             if self._waiters is None:
                 self._waiters = []
             self._waiters.append(waiter)
-            await waiter
+            try:
+                await waiter
+            except asyncio.CancelledError:
+                forget(self._waiters, waiter)
+                raise
 
     def pause_reading(self) -> None:
         if not self.read_paused:
@@ -57,6 +61,12 @@ class FlowControl:
             self.write_paused = False
             wake(self._waiters)
             self._waiters = None
+
+
+def forget(waiters: list[asyncio.Future[None]] | None, waiter: asyncio.Future[None]) -> None:
+    """Nobody waits for this future any more: without this, waiting with a timeout again and again would keep each."""
+    if waiters is not None and waiter in waiters:
+        waiters.remove(waiter)
 
 
 def wake(waiters: list[asyncio.Future[None]] | None) -> None:

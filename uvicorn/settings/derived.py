@@ -17,23 +17,22 @@ import click
 from uvicorn.settings.layers import Layer, Raw, Resolved
 from uvicorn.settings.table import APP, OPTIONS, Option
 
-SCHEMA_FILE = Path(__file__).with_name("schema.json")
+ROOT = Path(__file__).parents[2]
 
 
 class _KindType(click.ParamType[Any]):
     """A kind as click sees it: its check, its texts."""
 
     def __init__(self, option: Option) -> None:
-        # A list's items come one by one from the command line; header fields stay texts until they are merged.
+        # A list's items come one by one from the command line.
         self._kind = getattr(option.kind, "item", option.kind)
         self.name = self._kind.metavar().strip("[]").lower()
 
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
         try:
-            parsed = self._kind.parse(value) if isinstance(value, str) else value
+            return self._kind.parse(value) if isinstance(value, str) else value
         except ValueError as exc:
             self.fail(str(exc), param, ctx)
-        return value if isinstance(parsed, list) else parsed
 
     def get_metavar(self, param: click.Parameter, ctx: click.Context | None = None) -> str:
         return str(self._kind.metavar())
@@ -47,7 +46,7 @@ class GroupedCommand(click.Command):
         group_of = {option.name: option.group for option in OPTIONS}
         for param in self.get_params(ctx):
             record = param.get_help_record(ctx)
-            if record is not None:
+            if isinstance(param, click.Option) and record is not None:
                 groups[group_of.get(param.name or "", "Configuration")].append(record)
         for group, records in groups.items():
             with formatter.section(group):
@@ -115,9 +114,10 @@ def json_schema() -> dict[str, Any]:
     for option in (APP, *OPTIONS):
         if option.taker == "command":
             continue
-        schema = option.kind.schema()
-        if option.default is None:
-            schema = {"anyOf": [schema, {"type": "null"}]}
+        kinds = [option.kind.schema(), {"$ref": "#/$defs/variable"}]
+        if option.default is None or option.nullable:
+            kinds.append({"type": "null"})
+        schema: dict[str, Any] = {"anyOf": kinds}
         schema["description"] = _help_text(option)
         if option.default is not None:
             schema["default"] = option.default
@@ -128,6 +128,13 @@ def json_schema() -> dict[str, Any]:
         "type": "object",
         "properties": properties,
         "additionalProperties": False,
+        "$defs": {
+            "variable": {
+                "description": "A text with an environment variable in it: what it will hold is not known yet.",
+                "type": "string",
+                "pattern": r"\$\{",
+            }
+        },
     }
 
 
@@ -191,22 +198,24 @@ def _page_row(option: Option) -> str:
     return f"| `{option.name}` | {flag} | {variables} | {default} | {help_text} | {reload_text} |\n"
 
 
-def _generated_files() -> dict[Path, str]:
-    root = Path(__file__).parents[2]
-    return {root / "docs" / "settings.md": settings_page(), SCHEMA_FILE: schema_text()}
+def _generated_files(root: Path) -> dict[Path, str]:
+    return {
+        root / "docs" / "settings.md": settings_page(),
+        root / "uvicorn" / "settings" / "schema.json": schema_text(),
+    }
 
 
-def _main(arguments: list[str]) -> int:
+def _main(arguments: list[str], root: Path = ROOT) -> int:
     stale = [
         path
-        for path, text in _generated_files().items()
+        for path, text in _generated_files(root).items()
         if not path.exists() or path.read_text(encoding="utf-8") != text
     ]
     if "--check" in arguments:
         for path in stale:
             print(f"{path} is out of date: run python -m uvicorn.settings.derived")  # noqa: T201 - a tool's output
         return 1 if stale else 0
-    for path, text in _generated_files().items():
+    for path, text in _generated_files(root).items():
         path.write_text(text, encoding="utf-8")
     return 0
 

@@ -9,9 +9,13 @@ from __future__ import annotations
 
 import math
 import re
+import reprlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from fractions import Fraction
 from typing import Any
+
+from uvicorn._sockets import parse_bind
 
 Schema = dict[str, Any]
 
@@ -19,8 +23,17 @@ _DURATION_UNITS = {"ms": 0.001, "s": 1, "m": 60, "min": 60, "h": 3600, "d": 8640
 _SIZE_UNITS = {"": 1, "b": 1, "k": 2**10, "kb": 2**10, "kib": 2**10}
 _SIZE_UNITS |= {"m": 2**20, "mb": 2**20, "mib": 2**20, "g": 2**30, "gb": 2**30, "gib": 2**30}
 _QUANTITY = re.compile(r"\s*([0-9]+(?:\.[0-9]+)?)\s*([a-zA-Z]*)\s*\Z")
+_FIELD_NAME = re.compile(r"[!#$%&'*+\-.^_`|~0-9A-Za-z]+\Z")  # RFC 9110 5.1: a token
+_CONTROL = re.compile(r"[\x00-\x08\x0a-\x1f\x7f]")
 _TRUE = {"1", "true", "t", "yes", "y", "on"}
 _FALSE = {"0", "false", "f", "no", "n", "off"}
+
+
+def _is_finite(number: float) -> bool:
+    try:
+        return math.isfinite(number)
+    except OverflowError:  # an integer that is larger than any float
+        return False
 
 
 def _whole(number: float) -> int | float:
@@ -28,8 +41,13 @@ def _whole(number: float) -> int | float:
     return int(number) if float(number).is_integer() else number
 
 
+# Cut while it is made: a value of a few aliases in YAML can stand for more text than there is memory.
+_short = reprlib.Repr()
+_short.maxstring = _short.maxlong = _short.maxother = 60
+
+
 def _shown(value: object) -> str:
-    text = repr(value)
+    text = _short.repr(value)
     return text if len(text) <= 60 else text[:57] + "..."
 
 
@@ -51,9 +69,15 @@ class Kind:
     def schema(self) -> Schema:
         return {"type": "string"}
 
-    def separator(self) -> str | None:
-        """What separates several values of this kind in one environment variable; None: white space."""
-        return None
+
+@dataclass(frozen=True, slots=True)
+class Secret(Kind):
+    """Text that no message repeats."""
+
+    def accept(self, value: Any) -> str:
+        if not isinstance(value, str):
+            raise ValueError("the value is not text: put it in quotes.")
+        return value
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,8 +92,15 @@ class PathText(Kind):
     def metavar(self) -> str:
         return "PATH"
 
-    def separator(self) -> str | None:
-        return ":"
+
+@dataclass(frozen=True, slots=True)
+class BindAddress(Kind):
+    """An address to listen on, as text."""
+
+    def accept(self, value: Any) -> str:
+        text: str = Kind.accept(self, value)
+        parse_bind(text)
+        return text
 
 
 @dataclass(frozen=True, slots=True)
@@ -110,7 +141,7 @@ class Integer(Kind):
             try:
                 value = int(value.strip())
             except ValueError:
-                raise ValueError(f"{value!r} is not a valid integer.") from None
+                raise ValueError(f"{_shown(value)} is not a valid integer.") from None
         if isinstance(value, bool) or not isinstance(value, int):
             raise ValueError(f"{_shown(value)} is not a valid integer.")
         _check_bounds(value, self.minimum, self.maximum)
@@ -135,10 +166,10 @@ class Duration(Kind):
             unit = match and _DURATION_UNITS.get(match[2].lower() or "s")
             if not match or not unit:
                 raise ValueError(
-                    f"{value!r} is not a valid duration: give seconds, or a number with ms, s, m, h or d."
+                    f"{_shown(value)} is not a valid duration: give seconds, or a number with ms, s, m, h or d."
                 )
             value = float(match[1]) * unit
-        if isinstance(value, bool) or not isinstance(value, (int, float)) or not math.isfinite(value):
+        if isinstance(value, bool) or not isinstance(value, (int, float)) or not _is_finite(value):
             raise ValueError(f"{_shown(value)} is not a valid duration.")
         _check_bounds(value, self.minimum, None)
         return _whole(value)
@@ -164,8 +195,11 @@ class Size(Kind):
             match = _QUANTITY.match(value)
             unit = match and _SIZE_UNITS.get(match[2].lower())
             if not match or not unit:
-                raise ValueError(f"{value!r} is not a valid integer: give bytes, or a number with K, M or G.")
-            value = int(float(match[1]) * unit)
+                raise ValueError(
+                    f"{_shown(value)} is not a valid integer: give bytes, or a number with K, M or G."
+                )
+            # Fractions, because a float would round what is larger than 2**53.
+            value = int(Fraction(match[1]) * unit)
         if isinstance(value, bool) or not isinstance(value, int):
             raise ValueError(f"{_shown(value)} is not a valid integer.")
         _check_bounds(value, self.minimum, None)
@@ -189,6 +223,9 @@ class Choice(Kind):
     importable: bool = False
 
     def accept(self, value: Any) -> Any:
+        if isinstance(value, bool):
+            # YAML 1.1 reads a bare on or off as a boolean.
+            value = "on" if value else "off"
         if isinstance(value, str):
             if value in self.names or (self.importable and ":" in value):
                 return value
@@ -210,18 +247,18 @@ class Choice(Kind):
 
 @dataclass(frozen=True, slots=True)
 class WorkerCount(Kind):
-    """A number of processes, or "auto"."""
+    """A number of processes, or "auto". 0 is none: one process without a master."""
 
     def accept(self, value: Any) -> Any:
         if isinstance(value, str) and value.strip().lower() == "auto":
             return "auto"
-        return Integer(minimum=1, maximum=512).accept(value)
+        return Integer(minimum=0, maximum=512).accept(value)
 
     def metavar(self) -> str:
         return "INTEGER"
 
     def schema(self) -> Schema:
-        return {"anyOf": [{"type": "integer", "minimum": 1, "maximum": 512}, {"const": "auto"}]}
+        return {"anyOf": [{"type": "integer", "minimum": 0, "maximum": 512}, {"const": "auto"}]}
 
 
 @dataclass(frozen=True, slots=True)
@@ -262,14 +299,18 @@ class LogConfig(PathText):
 
 @dataclass(frozen=True, slots=True)
 class ListOf(Kind):
-    """Several values of one kind: a YAML list, a repeated option, or one text with separators."""
+    """Several values of one kind: a YAML list, a repeated option, or one text with separators.
+
+    Attributes:
+        item: The kind of each.
+        split_at: What separates them in one environment variable; None means white space.
+    """
 
     item: Kind = Kind()
     split_at: str | None = None
 
     def parse(self, text: str) -> list[Any]:
-        parts = text.split(self.split_at or self.item.separator())
-        return [self.item.parse(part.strip()) for part in parts if part.strip()]
+        return [self.item.parse(part.strip()) for part in text.split(self.split_at) if part.strip()]
 
     def accept(self, value: Any) -> list[Any]:
         if isinstance(value, str):
@@ -300,27 +341,15 @@ class AddressList(Kind):
 
 
 @dataclass(frozen=True, slots=True)
-class HeaderList(Kind):
-    """Response header fields: "Name: value" texts, [name, value] pairs, or a mapping."""
+class HeaderField(Kind):
+    """One response header field: a "Name: value" text, a [name, value] pair, or a mapping of one."""
 
-    def parse(self, text: str) -> list[list[str]]:
-        return [self._field(part) for part in text.split()]
-
-    def accept(self, value: Any) -> list[list[str]]:
-        if isinstance(value, str):
-            return [self._field(value)]
-        if isinstance(value, Mapping):
-            return [self._pair(name, content) for name, content in value.items()]
-        if not isinstance(value, Sequence):
-            raise ValueError(f"{_shown(value)} is neither a list nor a mapping of header fields.")
-        return [self._field(each) for each in value]
-
-    def _field(self, value: Any) -> list[str]:
+    def accept(self, value: Any) -> list[str]:
         if isinstance(value, str):
             name, colon, content = value.partition(":")
             if not colon:
                 raise ValueError(f"{_shown(value)} is not of the form 'Name:Value'.")
-            return self._pair(name, content.strip(" \t"))
+            return self._pair(name, content)
         if isinstance(value, Mapping) and len(value) == 1:
             return self._pair(*next(iter(value.items())))
         if isinstance(value, Sequence) and len(value) == 2:
@@ -328,18 +357,48 @@ class HeaderList(Kind):
         raise ValueError(f"{_shown(value)} is not a header field.")
 
     def _pair(self, name: Any, content: Any) -> list[str]:
-        if not isinstance(name, str) or not isinstance(content, (str, int, float)):
+        if (
+            not isinstance(name, str)
+            or isinstance(content, bool)
+            or not isinstance(content, (str, int, float))
+        ):
             raise ValueError(f"{_shown([name, content])} is not a header field of two texts.")
-        content = str(content)
-        if not name or any(char in "\r\n\0" for char in name + content):
+        content = str(content).strip(" \t")
+        if not _FIELD_NAME.match(name) or _CONTROL.search(content) or not _is_latin1(content):
             raise ValueError(f"{_shown([name, content])} cannot be sent as a header field.")
         return [name, content]
 
     def schema(self) -> Schema:
-        pair = {"type": "array", "items": {"type": "string"}, "minItems": 2, "maxItems": 2}
-        field = {"anyOf": [{"type": "string", "pattern": ":"}, pair]}
-        mapping = {"type": "object", "additionalProperties": {"type": ["string", "number"]}}
-        return {"anyOf": [{"type": "array", "items": field}, mapping]}
+        pair = {"type": "array", "items": {"type": _FIELD_TYPES}, "minItems": 2, "maxItems": 2}
+        single = {**_FIELD_MAPPING, "minProperties": 1, "maxProperties": 1}
+        return {"anyOf": [{"type": "string", "pattern": ":"}, pair, single]}
+
+
+@dataclass(frozen=True, slots=True)
+class HeaderList(ListOf):
+    """Response header fields: a list of them, or one mapping for all."""
+
+    item: Kind = HeaderField()
+
+    def accept(self, value: Any) -> list[Any]:
+        if isinstance(value, Mapping):
+            value = list(value.items())
+        return ListOf.accept(self, value)
+
+    def schema(self) -> Schema:
+        field = self.item.schema()
+        return {
+            "anyOf": [{"type": "string", "pattern": ":"}, {"type": "array", "items": field}, _FIELD_MAPPING]
+        }
+
+
+_FIELD_TYPES = ["string", "number"]
+_FIELD_MAPPING: Schema = {"type": "object", "additionalProperties": {"type": _FIELD_TYPES}}
+
+
+def _is_latin1(text: str) -> bool:
+    """Whether the text can go out in a header: one byte for each character."""
+    return all(ord(char) < 256 for char in text)
 
 
 def _check_bounds(value: float, minimum: float | None, maximum: float | None) -> None:

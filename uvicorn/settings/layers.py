@@ -96,8 +96,8 @@ class _Merge:
 
 def _checked(option: Option, raw: Raw) -> Any:
     if raw.value is None:
-        # An empty YAML value means "as if it were not there" only where that is a value at all.
-        if option.default is None:
+        # An empty YAML value is null, which only some options can be.
+        if option.default is None or option.nullable:
             return None
         raise ValueError("needs a value.")
     return option.kind.parse(raw.value) if raw.is_text else option.kind.accept(raw.value)

@@ -17,6 +17,8 @@ from uvicorn.settings.table import APP, OPTIONS
 
 # A configuration is a few kilobytes; what is larger was named by mistake.
 MAX_FILE_SIZE = 1_048_576
+# How many values one setting may hold, aliases written out: a few lines of aliases to aliases would fill the memory.
+MAX_VALUES = 100_000
 
 _VARIABLE = re.compile(r"\$\$|\$\{([A-Za-z_][A-Za-z0-9_]*)(?::-([^}]*))?\}|\$\{")
 
@@ -67,30 +69,60 @@ def _read_document(
     loader: yaml.SafeLoader, shown: str, environ: Mapping[str, str]
 ) -> tuple[Layer, list[Problem]]:
     root = loader.get_single_node()
-    if root is None:
+    if root is None or root.tag == "tag:yaml.org,2002:null":
         return {}, []
     if not isinstance(root, yaml.MappingNode):
         return {}, [Problem(f"{shown}:{root.start_mark.line + 1}", "", "must be a mapping of settings.")]
     layer: dict[str, Raw] = {}
     problems: list[Problem] = []
+    seen: dict[str, str] = {}
     for key_node, value_node in root.value:
         place = f"{shown}:{key_node.start_mark.line + 1}"
         if not isinstance(key_node, yaml.ScalarNode):
             problems.append(Problem(place, "", "a setting's name must be plain text."))
             continue
         key = key_node.value
-        if key in layer:
-            problems.append(Problem(place, key, f"is given twice; first at {layer[key].place}."))
+        if key in seen:
+            problems.append(Problem(place, key, f"is given twice; first at {seen[key]}."))
             continue
+        seen[key] = place
         problems += _repeated_keys(value_node, shown, set())
         try:
-            value = loader.construct_object(value_node, deep=True)
-            value = _substitute(value, environ, {})
+            layer[key] = Raw(_substitute(_constructed(loader, value_node), environ, {}), place)
         except ValueError as exc:
             problems.append(Problem(place, key, str(exc)))
-            continue
-        layer[key] = Raw(value, place)
     return layer, problems
+
+
+def _constructed(loader: yaml.SafeLoader, node: yaml.Node) -> Any:
+    """The value of a node.
+
+    Raises:
+        ValueError: It cannot be made.
+    """
+    if _count(node, {}) > MAX_VALUES:
+        raise ValueError(f"holds more than {MAX_VALUES} values.")
+    try:
+        return loader.construct_object(node, deep=True)
+    except yaml.MarkedYAMLError as exc:
+        raise ValueError(f"{exc.problem}.") from None
+    except (ValueError, LookupError, TypeError, AttributeError) as exc:
+        # What PyYAML lets out where a tag, given or guessed, does not fit the text: !!bool 3, 2026-02-30.
+        raise ValueError(f"cannot be read as {node.tag.rpartition(':')[2]}.") from exc
+
+
+def _count(node: yaml.Node, done: dict[int, int]) -> int:
+    """How many values a node stands for, each alias counted as what it repeats."""
+    if id(node) in done:
+        return done[id(node)]
+    done[id(node)] = 1  # while it is looked at; a node that holds itself is refused when it is made
+    count = 1
+    if isinstance(node, yaml.MappingNode):
+        count += sum(_count(key, done) + _count(value, done) for key, value in node.value)
+    elif isinstance(node, yaml.SequenceNode):
+        count += sum(_count(item, done) for item in node.value)
+    done[id(node)] = count
+    return count
 
 
 def _repeated_keys(node: yaml.Node, shown: str, visited: set[int]) -> list[Problem]:

@@ -10,12 +10,14 @@ Times are in seconds and sizes in bytes unless the value's text says otherwise (
 
 from __future__ import annotations
 
+import os
 import ssl
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
 from uvicorn.settings.kinds import (
     AddressList,
+    BindAddress,
     Boolean,
     Choice,
     Duration,
@@ -26,6 +28,7 @@ from uvicorn.settings.kinds import (
     LogConfig,
     LogLevel,
     PathText,
+    Secret,
     Size,
     WorkerCount,
 )
@@ -62,6 +65,7 @@ class Option:
         on_reload: What a reload does with a change of it.
         since: The first version with it.
         secret: Whether its value is masked wherever it is shown.
+        nullable: Whether it may be null though that is not the default.
     """
 
     name: str
@@ -77,6 +81,7 @@ class Option:
     on_reload: OnReload = "workers"
     since: str = "0.37.0"
     secret: bool = False
+    nullable: bool = False
 
     @property
     def env_name(self) -> str:
@@ -84,7 +89,7 @@ class Option:
 
     @property
     def many(self) -> bool:
-        return isinstance(self.kind, (ListOf, HeaderList))
+        return isinstance(self.kind, ListOf)
 
     @property
     def is_switch(self) -> bool:
@@ -173,7 +178,7 @@ def _binding(table: _Builder) -> None:
     add(
         "bind",
         None,
-        ListOf(item=Kind(), split_at=","),
+        ListOf(item=BindAddress(), split_at=","),
         "Bind to this address; may be given many times. HOST:PORT, [IPV6]:PORT, unix:PATH, fd://N, or systemd:NAME "
         "for a socket that systemd passes in. Takes the place of host, port, uds and fd.",
         since="0.37.0+",
@@ -204,8 +209,8 @@ def _workers(table: _Builder) -> None:
         "workers",
         None,
         WorkerCount(),
-        'Number of worker processes under a master; "auto" for the number of usable CPUs. Left out: one process '
-        "without a master. Not valid with --reload.",
+        'Number of worker processes under a master; "auto" for the number of usable CPUs. Left out or 0: one '
+        "process without a master. Not valid with --reload.",
         env=("WEB_CONCURRENCY",),
         on_reload="master",
     )
@@ -399,8 +404,20 @@ def _protocols(table: _Builder) -> None:
     )
     add("ws_max_size", 16777216, Size(0), "The largest WebSocket message that is taken.")
     add("ws_max_queue", 32, Integer(1), "How many WebSocket messages may wait for the application.")
-    add("ws_ping_interval", 20.0, Duration(), "Time between pings to WebSocket clients; 0 sends none.")
-    add("ws_ping_timeout", 20.0, Duration(), "How long a WebSocket client may take to answer a ping.")
+    add(
+        "ws_ping_interval",
+        20.0,
+        Duration(),
+        "Time between pings to WebSocket clients; 0 sends none.",
+        nullable=True,
+    )
+    add(
+        "ws_ping_timeout",
+        20.0,
+        Duration(),
+        "How long a WebSocket client may take to answer a ping; 0 waits for ever.",
+        nullable=True,
+    )
     add(
         "ws_per_message_deflate",
         True,
@@ -472,7 +489,7 @@ def _tls(table: _Builder) -> None:
     add = table.add
     add("ssl_keyfile", None, PathText(), "The private key's file.")
     add("ssl_certfile", None, PathText(), "The certificate's file; may hold the chain and the key as well.")
-    add("ssl_keyfile_password", None, Kind(), "The private key's password.", secret=True)
+    add("ssl_keyfile_password", None, Secret(), "The private key's password.", secret=True)
     add(
         "ssl_version",
         int(ssl.PROTOCOL_TLS_SERVER),
@@ -501,7 +518,7 @@ def _development(table: _Builder) -> None:
     add(
         "reload_dirs",
         None,
-        ListOf(item=PathText(), split_at=":"),
+        ListOf(item=PathText(), split_at=os.pathsep),
         "Watch this directory; may be given many times.",
         flag="--reload-dir",
         default_text="the current directory",

@@ -89,8 +89,8 @@ class Host(Protocol):
 class PosixHost:
     """The real one."""
 
-    def __init__(self, cgroup: Path = Path("/sys/fs/cgroup")) -> None:
-        self._cgroup = cgroup
+    def __init__(self, cgroup: Path | None = None) -> None:
+        self._cgroup = own_cgroup() if cgroup is None else cgroup
 
     def now(self) -> float:
         return time.monotonic()
@@ -99,8 +99,7 @@ class PosixHost:
         return int.from_bytes(os.urandom(4), "big") / 2**32
 
     def fork(self, child: Callable[[], int]) -> int:
-        sys.stdout.flush()
-        sys.stderr.flush()
+        _flush_output()
         # No handler of the master may run in the child, and none of the child's signals may be lost: everything is
         # blocked until the child has set up its own (it unblocks them).
         previous = signal.pthread_sigmask(signal.SIG_BLOCK, signal.valid_signals())
@@ -162,18 +161,24 @@ class PosixHost:
         return stat[stat.rindex(b")") + 2 :][:1] in (b"T", b"t")
 
     def oom_kills(self) -> int:
-        for line in self._read("memory.events", "memory/memory.oom_control").splitlines():
-            name, _, count = line.partition(" ")
-            if name == "oom_kill" and count.isdigit():
-                return int(count)
-        return 0
+        return self._count("oom_kill", "memory.events", "memory/memory.oom_control")
 
     def has_headroom(self) -> bool:
         limit = self._read("memory.max", "memory/memory.limit_in_bytes").strip()
         used = self._read("memory.current", "memory/memory.usage_in_bytes").strip()
-        if not limit.isdigit() or not used.isdigit() or int(limit) >= 2**60:
+        if not limit.isdecimal() or not used.isdecimal() or int(limit) >= 2**60:
             return True
-        return int(limit) - int(used) >= int(limit) * HEADROOM
+        # Files that were read once fill the memory up to the limit; the kernel drops them when it wants room.
+        in_use = int(used) - self._count("inactive_file", "memory.stat", "memory/memory.stat")
+        return int(limit) - in_use >= int(limit) * HEADROOM
+
+    def _count(self, wanted: str, *names: str) -> int:
+        """A number out of a file of the cgroup with a name and a number in each line; 0 where it is not there."""
+        for line in self._read(*names).splitlines():
+            name, _, count = line.partition(" ")
+            if name == wanted and count.isdecimal():
+                return int(count)
+        return 0
 
     def _read(self, *names: str) -> str:
         for name in names:
@@ -196,11 +201,31 @@ def _run_child(child: Callable[[], int]) -> NoReturn:
     try:
         with contextlib.suppress(OSError):
             os.setpgid(0, 0)
-        code = child()
+        # As the interpreter does it, and as the system does: only the last eight bits count.
+        code = child() & 0xFF
+    except SystemExit as exc:
+        code = exc.code & 0xFF if isinstance(exc.code, int) else int(exc.code is not None)
     except BaseException:
         logger.exception("A worker has ended in an unexpected way.")
     finally:
+        try:
+            _flush_output()
+        finally:
+            os._exit(code)
+
+
+def _flush_output() -> None:
+    """Write what is buffered, as far as it goes: nobody may read it any more, or there may be no output at all."""
+    for stream in (sys.stdout, sys.stderr):
         with contextlib.suppress(Exception):
-            sys.stdout.flush()
-            sys.stderr.flush()
-        os._exit(code)
+            stream.flush()
+
+
+def own_cgroup(mounted: Path = Path("/sys/fs/cgroup"), table: Path = Path("/proc/self/cgroup")) -> Path:
+    """The directory of our cgroup: below the mount point, or in a container the mount point itself (cgroups(7))."""
+    with contextlib.suppress(OSError):
+        for line in table.read_text().splitlines():
+            own = mounted / line.removeprefix("0::").lstrip("/")
+            if line.startswith("0::") and (own / "memory.current").exists():
+                return own
+    return mounted

@@ -10,7 +10,7 @@ import socket
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 
-from uvicorn._sockets import Address, BindError, Listener, open_listener, start_listening
+from uvicorn._sockets import Address, BindError, Listener, explain, open_listener, start_listening
 from uvicorn.supervisor.plan import Plan
 
 SHARED = 0
@@ -26,10 +26,11 @@ class Key:
 
 def keys_for(plan: Plan, slot: int) -> list[Key]:
     """The sockets of one slot under a plan. Only TCP sockets can be doubled."""
-    return [
+    keys = (
         Key(address, slot if plan.reuse_port and address.kind == "tcp" else SHARED)
         for address in plan.addresses
-    ]
+    )
+    return list(dict.fromkeys(keys))
 
 
 class ListenerSet:
@@ -48,6 +49,13 @@ class ListenerSet:
         Raises:
             BindError: One cannot be had; then none of the others stays open.
         """
+        for key, listener in self.held.items():
+            # First those that were only bound so far: the order in which sockets begin to listen is the one that
+            # `steering` counts in.
+            try:
+                start_listening(listener.sock, plan.backlog)
+            except OSError as exc:
+                raise BindError(f"cannot listen on {key.address}: {explain(exc)}") from exc
         fresh: list[Key] = []
         try:
             for slot in range(1, plan.spec.size + 1):
@@ -63,8 +71,6 @@ class ListenerSet:
             for key in fresh:
                 self.held.pop(key).close()
             raise
-        for listener in self.held.values():
-            start_listening(listener.sock, plan.backlog)
 
     def sockets(self, plan: Plan, slot: int) -> list[socket.socket]:
         """The sockets of one slot, opened where the slot is new.

@@ -13,7 +13,6 @@ from typing import Any
 
 from uvicorn.supervisor import events, policy
 from uvicorn.supervisor.actions import (
-    Abandon,
     Action,
     ExecUpgrade,
     Hurry,
@@ -33,16 +32,16 @@ from uvicorn.supervisor.state import (
     Reload,
     State,
     abandon_reload,
-    abort,
     begin_stop,
     drain,
+    give_up_reload,
     set_stage,
 )
 
 # The scoreboard is read this many times in the time after which silence counts, at most once a second.
 HEALTH_READS = 5
 HEALTH_PERIOD = 1.0
-# The master itself was late by this much: it was stopped, or the machine was. Nobody is blamed for silence then.
+# The master itself is late by this much: it was stopped, or the machine was. Nobody is blamed then.
 LATE = 1.0
 
 
@@ -66,6 +65,7 @@ class Machine:
         state.out = []
         if state.phase is Phase.EXITED:
             return []
+        _excuse_all(state, now)
         _HANDLERS[type(event)](state, event, now)
         _pass_deadlines(state, now)
         settle(state, now)
@@ -76,10 +76,8 @@ class Machine:
         state = self.state
         if state.phase is Phase.EXITED:
             return NEVER
-        due = [state.phase_deadline, state.trial_deadline]
+        due = [state.phase_deadline, state.trial_deadline, state.health_at]
         due += [worker.deadline for worker in state.pool]
-        if state.phase is not Phase.STOPPING:
-            due.append(state.health_at)
         if state.phase is Phase.RUNNING:
             due += [slot.not_before for slot in state.pool.slots.values() if slot.not_before > self._now]
         return min(due)
@@ -95,16 +93,31 @@ class Machine:
         state.rolling = True
 
 
+def _excuse_all(state: State, now: float) -> None:
+    """What has passed while the master, or the machine, was stopped is nobody's fault, and no part of any clock."""
+    late = now - state.health_at
+    if late <= min(LATE, state.spec.healthcheck / 2):
+        return
+    for worker in state.pool:
+        worker.excused_at = now
+        if worker.stage in (Stage.STARTING, Stage.STALLED, Stage.DRAINING):
+            worker.deadline += late
+    state.trial_deadline += late
+
+
+def _next_read(state: State, now: float) -> float:
+    return now + min(HEALTH_PERIOD, state.spec.healthcheck / HEALTH_READS)
+
+
 def _pass_deadlines(state: State, now: float) -> None:
     for worker in state.pool:
         if now >= worker.deadline:
             worker.deadline = NEVER
             happen(state, worker, What.DEADLINE, now)
-    if now >= state.health_at and state.phase is not Phase.STOPPING:
-        if now - state.health_at > LATE:
-            state.blameless_until = now + state.spec.healthcheck
-        state.health_at = now + min(HEALTH_PERIOD, state.spec.healthcheck / HEALTH_READS)
-        state.act(ReadHealth())
+    if now >= state.health_at:
+        state.health_at = _next_read(state, now)
+        if state.phase is not Phase.STOPPING:
+            state.act(ReadHealth())
     if state.trial is not None and now >= state.trial_deadline:
         state.trial_deadline = NEVER
         state.log("Upgrade: the trial of the new program takes too long.", logging.ERROR)
@@ -115,7 +128,7 @@ def _pass_deadlines(state: State, now: float) -> None:
 
 
 def _start(state: State, event: events.Start, now: float) -> None:
-    state.health_at = now + min(HEALTH_PERIOD, state.spec.healthcheck / HEALTH_READS)
+    state.health_at = _next_read(state, now)
 
 
 def _wake(state: State, event: events.Wake, now: float) -> None:
@@ -127,7 +140,7 @@ def _spawned(state: State, event: events.Spawned, now: float) -> None:
     if worker is None or worker.stage is not Stage.SPAWNING:
         return
     worker.pid = event.pid
-    limit = state.spec.startup
+    limit = worker.spec.startup
     set_stage(worker, Stage.STARTING, now, now + limit if limit else NEVER)
     if state.phase is Phase.STOPPING:
         drain(state, worker, now, final=True)
@@ -183,31 +196,24 @@ def _exited(state: State, event: events.Exited, now: float) -> None:
 
 def _health_read(state: State, event: events.HealthRead, now: float) -> None:
     state.headroom = event.headroom
-    limit = state.spec.healthcheck
     for reading in event.readings:
         worker = state.pool.workers.get(reading.wid)
         if worker is None:
             continue
-        if now - reading.thread_at > limit:
-            if now >= state.blameless_until:
-                happen(state, worker, What.SILENT, now)
-        elif now - reading.loop_at > limit:
-            if now >= state.blameless_until:
-                happen(state, worker, What.STALE, now, Details(loop_at=reading.loop_at))
-        else:
+        limit = worker.spec.healthcheck
+        loop_at = max(reading.loop_at, worker.excused_at)
+        if now - max(reading.thread_at, worker.excused_at) > limit:
+            happen(state, worker, What.SILENT, now)
+        elif now - loop_at > limit:
+            happen(state, worker, What.STALE, now, Details(loop_at=loop_at))
+        elif now - min(reading.loop_at, reading.thread_at) <= limit:
             happen(state, worker, What.FRESH, now)
 
 
 def _inspected(state: State, event: events.Inspected, now: float) -> None:
     worker = state.pool.workers.get(event.wid)
-    if worker is None or worker.stage not in (Stage.READY, Stage.STALLED):
-        return
-    if event.stopped:
-        worker.frozen = True
-        worker.deadline = NEVER
-        state.log(f"{worker.name} is stopped by somebody (SIGSTOP, a debugger); left alone.", logging.WARNING)
-    else:
-        abort(state, worker, now, f"no sign of life for {state.spec.healthcheck:g} s")
+    if worker is not None:
+        happen(state, worker, What.STOPPED if event.stopped else What.RUNS, now)
 
 
 # --- the service -------------------------------------------------------------------------------
@@ -216,6 +222,7 @@ def _inspected(state: State, event: events.Inspected, now: float) -> None:
 def _stop(state: State, event: events.StopRequested, now: float) -> None:
     if state.phase is Phase.RUNNING:
         state.log(f"Received {event.signal}, exiting.")
+        give_up_reload(state, "the service stops")
         if state.spec.shutdown_delay and state.pool.serving():
             state.phase = Phase.LINGERING
             state.phase_deadline = now + state.spec.shutdown_delay
@@ -230,6 +237,7 @@ def _stop(state: State, event: events.StopRequested, now: float) -> None:
         for worker in state.pool:
             if worker.stage in (Stage.DRAINING, Stage.STARTING, Stage.READY, Stage.STALLED):
                 set_stage(worker, Stage.ABORTING, now, now + HURRY_GRACE)
+                worker.doomed = f"{event.signal} came again"
                 state.act(Hurry(worker.wid))
 
 
@@ -237,24 +245,14 @@ def _reload(state: State, event: events.ReloadRequested, now: float) -> None:
     if state.phase is not Phase.RUNNING:
         return
     state.log("Received SIGHUP, restarting processes.")
-    state.paused = False
-    if state.reload is not None:
-        _supersede(state, now)
+    if state.paused:
+        # That nobody is ready now was wanted, and is no part of a crash loop.
+        state.paused = False
+        state.restarts = []
+    give_up_reload(state, "a newer one begins")
     state.last_generation += 1
     state.reload = Reload(state.last_generation)
     state.act(LoadSettings(state.last_generation))
-
-
-def _supersede(state: State, now: float) -> None:
-    """A newer reload begins: what the present one has started is given up."""
-    reload = state.reload
-    assert reload is not None
-    canary = state.pool.workers.get(reload.canary) if reload.canary is not None else None
-    state.log(f"Reload starts over: generation {reload.generation} is given up for a newer one.")
-    state.reload = None
-    state.act(Abandon(reload.generation))
-    if canary is not None and canary.stage is Stage.STARTING:
-        drain(state, canary, now)
 
 
 def _settings_loaded(state: State, event: events.SettingsLoaded, now: float) -> None:
@@ -300,8 +298,7 @@ def _pause(state: State, event: events.PauseRequested, now: float) -> None:
     state.log(
         "Received SIGWINCH, draining all workers; the sockets stay open, SIGHUP brings the workers back."
     )
-    if state.reload is not None:
-        _supersede(state, now)
+    give_up_reload(state, "all workers are to leave")
     state.paused = True
 
 

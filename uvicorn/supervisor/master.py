@@ -11,7 +11,7 @@ import logging
 import os
 import signal
 import socket
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import assert_never
 
@@ -19,7 +19,7 @@ from uvicorn._ipc.channel import Kind, Message, Receiver, Sender, channel_pair
 from uvicorn._ipc.scoreboard import Cell, Drain, Row, Scoreboard
 from uvicorn._ipc.start import WorkerMain, WorkerStart
 from uvicorn._logconfig import reopen_files
-from uvicorn._sockets import BindError
+from uvicorn._sockets import Address, BindError
 from uvicorn.supervisor import actions, events, upgrade
 from uvicorn.supervisor.actions import Action
 from uvicorn.supervisor.events import Event
@@ -34,18 +34,25 @@ from uvicorn.supervisor.steering import steer
 
 # What a worker has left behind in its process group gets this long between SIGTERM and SIGKILL.
 LEFTOVER_GRACE = 2.0
+# At the end of the service nothing tells that such processes have gone: then it is looked this often.
+LEFTOVER_POLL = 0.1
 
 logger = logging.getLogger("uvicorn.error")
 
 
 @dataclass(slots=True)
 class Link:
-    """What the loop keeps of a worker, besides what the machine knows."""
+    """What the loop keeps of a worker, besides what the machine knows.
+
+    Attributes:
+        receiver: Our end of its channel; None where that is closed.
+        sockets: What it accepts on; None for a socket that the program before had closed.
+    """
 
     row: Row
     receiver: Receiver | None
-    sockets: list[socket.socket]
-    pid: int = 0
+    sockets: Sequence[socket.socket | None]
+    pid: int
 
 
 class Master:
@@ -82,10 +89,12 @@ class Master:
         self._scoreboard: Scoreboard | None = None
         self._links: dict[int, Link] = {}
         self._leftovers: list[tuple[float, int]] = []
+        # Reaped in this turn. From then on a pid may be somebody else's, also before the machine knows of it.
+        self._reaped: set[int] = set()
         self._exit_code: int | None = None
         self._title = ""
         self._oom_kills = 0
-        self._steered: dict[object, tuple[int, ...]] = {}
+        self._steered: dict[Address, tuple[socket.socket, tuple[int, ...]]] = {}
         self._failure_token = -1
 
     @property
@@ -114,10 +123,16 @@ class Master:
             self._dispatch(events.Start())
             while self._exit_code is None:
                 self._turn()
+            self._wait_for_leftovers()
         finally:
             self._listeners.stop()
             self._signals.restore()
             self._signals.close()
+            for link in self._links.values():
+                if link.receiver is not None:
+                    link.receiver.sock.close()
+            if self._failure_token >= 0:
+                os.close(self._failure_token)
         logger.info("Stopping parent process [%d]", os.getpid())
         return self._exit_code
 
@@ -139,13 +154,15 @@ class Master:
         self._machine = Machine(plan.spec, self._host.random, generation)
         self._scoreboard = Scoreboard(handover.scoreboard_fd)
         self._listeners = upgrade.take_listeners(handover.listeners)
+        sockets = {listener.sock.fileno(): listener.sock for listener in self._listeners.held.values()}
         for handed in handover.workers:
             receiver = None
             if handed.channel_fd >= 0:
                 receiver = Receiver(socket.socket(fileno=handed.channel_fd))
                 os.set_inheritable(handed.channel_fd, False)
             row = self._scoreboard.claim(handed.row, clear=False)
-            self._links[handed.wid] = Link(row, receiver, [], handed.pid)
+            serves_on = [sockets.get(fd) for fd in handed.listener_fds]
+            self._links[handed.wid] = Link(row, receiver, serves_on, handed.pid)
         self._listeners.open(plan, plan.announce)
         self._machine.adopt([upgrade.take_worker(handed) for handed in handover.workers], plan.spec.size)
         self._listeners.close_unused([plan])
@@ -171,6 +188,7 @@ class Master:
         happened += self._reap()
         for event in happened or [events.Wake()]:
             self._dispatch(event)
+        self._reaped.clear()
         self._end_leftovers()
 
     def _dispatch(self, event: Event) -> None:
@@ -187,7 +205,8 @@ class Master:
     def _hear(self, wid: int) -> list[Event]:
         """What a worker has said."""
         link = self._links[wid]
-        assert link.receiver is not None
+        if link.receiver is None:
+            return []
         messages, is_open = link.receiver.receive()
         if not is_open:
             link.receiver.sock.close()
@@ -212,16 +231,17 @@ class Master:
     def _reap(self) -> list[Event]:
         found: list[Event] = []
         for gone in self._host.reap():
-            link = next((link for link in self._links.values() if link.pid == gone.pid), None)
-            requests = link.row[Cell.REQUESTS] if link is not None else 0
+            self._reaped.add(gone.pid)
+            wid = next((wid for wid, link in self._links.items() if link.pid == gone.pid), None)
+            requests = 0
             out_of_memory = False
             if gone.code == -signal.SIGKILL:
                 kills = self._host.oom_kills()
                 out_of_memory = kills > self._oom_kills
                 self._oom_kills = kills
-            # What it said last may still be in its channel.
-            wid = next((wid for wid, each in self._links.items() if each is link and each.receiver), None)
             if wid is not None:
+                requests = self._links[wid].row[Cell.REQUESTS]
+                # What it said last may still be in its channel.
                 found += self._hear(wid)
             found.append(events.Exited(gone.pid, gone.code, requests, out_of_memory))
         return found
@@ -242,15 +262,15 @@ class Master:
             case actions.Hurry(wid):
                 self._signal(wid, signal.SIGQUIT)
             case actions.Kill(wid):
-                link = self._links[wid]
-                self._host.signal_group(link.pid, signal.SIGKILL)
-                self._host.signal(link.pid, signal.SIGKILL)
+                pid = self._links[wid].pid
+                self._signal_group(pid, signal.SIGKILL)
+                self._signal(wid, signal.SIGKILL)
             case actions.Forget(wid, pid):
                 self._forget(wid, pid)
             case actions.ReadHealth():
                 return [self._read_health()]
             case actions.Inspect(wid):
-                return [events.Inspected(wid, self._host.is_stopped(self._links[wid].pid))]
+                return self._inspect(wid)
             case actions.LoadSettings(generation):
                 return [self._load_settings(generation)]
             case actions.Adopt(generation):
@@ -267,7 +287,7 @@ class Master:
             case actions.StartTrial():
                 return [self._start_trial()]
             case actions.KillTrial(pid):
-                self._host.signal_group(pid, signal.SIGKILL)
+                self._signal_group(pid, signal.SIGKILL)
             case actions.ExecUpgrade():
                 return [self._exec_upgrade()]
             case actions.Exit(code):
@@ -277,7 +297,17 @@ class Master:
         return []
 
     def _signal(self, wid: int, number: int) -> None:
-        self._host.signal(self._links[wid].pid, number)
+        pid = self._links[wid].pid
+        if pid not in self._reaped:
+            self._host.signal(pid, number)
+
+    def _signal_group(self, pid: int, number: int) -> None:
+        if pid not in self._reaped:
+            self._host.signal_group(pid, number)
+
+    def _inspect(self, wid: int) -> list[Event]:
+        pid = self._links[wid].pid
+        return [] if pid in self._reaped else [events.Inspected(wid, self._host.is_stopped(pid))]
 
     def _spawn(self, action: actions.Spawn) -> Event:
         plan = self._plans[action.generation]
@@ -292,11 +322,12 @@ class Master:
             wid=action.wid,
             slot=action.slot,
             generation=action.generation,
-            size=plan.spec.size,
+            size=max(plan.spec.size, self._machine.state.wanted),
             row=row,
             scoreboard=self.scoreboard,
             sender=Sender(theirs),
             sockets=sockets,
+            reuse_port=plan.reuse_port,
             target=plan.target,
             master_pid=os.getpid(),
             title=plan.title,
@@ -318,6 +349,7 @@ class Master:
             self.scoreboard.release(row)
             return events.SpawnFailed(action.wid, exc.strerror or str(exc))
         theirs.close()
+        self._reaped.discard(pid)
         row[Cell.PID] = pid
         self._links[action.wid] = Link(row, Receiver(ours), sockets, pid)
         return events.Spawned(action.wid, pid)
@@ -340,7 +372,7 @@ class Master:
         elif not self._has_siblings(wid, link):
             mode = Drain.MOVE
         link.row[Cell.DRAIN] = mode
-        self._host.signal(link.pid, signal.SIGTERM)
+        self._signal(wid, signal.SIGTERM)
 
     def _has_siblings(self, wid: int, link: Link) -> bool:
         """Whether others will go on accepting on every socket of this worker."""
@@ -368,6 +400,19 @@ class Master:
                 self._host.signal_group(pid, signal.SIGKILL)
         self._leftovers = [each for each in self._leftovers if now < each[0]]
 
+    def _wait_for_leftovers(self) -> None:
+        """The service has ended, and what its workers have left behind is to end with it. A signal ends the wait."""
+        while True:
+            self._host.reap()  # as process 1 they are our children
+            self._leftovers = [each for each in self._leftovers if self._host.signal_group(each[1], 0)]
+            if not self._leftovers:
+                return
+            if self._signals.fileno() in self._host.wait([self._signals.fileno()], LEFTOVER_POLL):
+                signalled, _ = self._signals.read()
+                if any(isinstance(event, events.StopRequested) for event in signalled):
+                    self._leftovers = [(0.0, pid) for _, pid in self._leftovers]
+            self._end_leftovers()
+
     def _read_health(self) -> Event:
         readings = tuple(
             events.Reading(wid, link.row.seconds(Cell.LOOP_TICK), link.row.seconds(Cell.THREAD_TICK))
@@ -385,9 +430,9 @@ class Master:
         except (PlanRejected, BindError) as exc:
             self.plan.apply()
             return events.SettingsRejected(generation, str(exc))
-        except OSError as exc:
+        except Exception as exc:  # noqa: BLE001 - whatever is wrong with new settings: what runs runs on
             self.plan.apply()
-            return events.SettingsRejected(generation, exc.strerror or str(exc))
+            return events.SettingsRejected(generation, f"{type(exc).__name__}: {exc}")
         self._plans[generation] = plan
         return events.SettingsLoaded(generation, plan.spec)
 
@@ -413,7 +458,10 @@ class Master:
             scoreboard_fd=self.scoreboard.fd,
             workers=[
                 upgrade.hand_worker(
-                    worker, link.row.index, link.receiver.sock.fileno() if link.receiver else -1
+                    worker,
+                    link.row.index,
+                    link.receiver.sock.fileno() if link.receiver is not None else -1,
+                    [-1 if sock is None else sock.fileno() for sock in link.sockets],
                 )
                 for worker in state.pool
                 if (link := self._links.get(worker.wid)) is not None
@@ -436,15 +484,18 @@ class Master:
     def _steer(self) -> None:
         """With a socket for each slot: new connections only for slots with a ready worker."""
         state = self._machine.state
-        if state.phase is not Phase.RUNNING or not self.plan.reuse_port:
+        if state.phase not in (Phase.RUNNING, Phase.LINGERING) or not self.plan.reuse_port:
             return
         ready = {worker.slot for worker in state.pool if worker.stage is Stage.READY}
         for address in self.plan.addresses:
             own = [key for key in self._listeners.held if key.address == address and key.slot != SHARED]
             indexes = tuple(i for i, key in enumerate(own) if key.slot in ready)
-            if indexes and self._steered.get(address) != indexes:
-                self._steered[address] = indexes
-                steer(self._listeners.held[own[0]].sock, indexes)
+            if not indexes:
+                continue
+            sock = self._listeners.held[own[0]].sock
+            if self._steered.get(address) != (sock, indexes):
+                self._steered[address] = (sock, indexes)
+                steer(sock, indexes)
 
     def _show_title(self) -> None:
         state = self._machine.state

@@ -10,6 +10,8 @@ import enum
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 
+from uvicorn.supervisor.events import PoolSpec
+
 NEVER = float("inf")
 
 
@@ -34,12 +36,14 @@ class Worker:
     """One worker as the master sees it.
 
     Attributes:
+        spec: The settings it was started with: a reload changes none of its clocks.
         deadline: When the stage's consequence is due.
         ready_at: When it became ready; None before.
         retiring: Why it is to be replaced, in words; "" where it is not.
         final: Whether it has been told that the service stops.
         accepting: Whether it may still take connections.
         frozen: Whether somebody has stopped its process, and that has been reported.
+        excused_at: Silence before this time is not its own: it, or the master, was stopped.
         doomed: What the master has killed it for, in words; "" where it has not.
     """
 
@@ -48,6 +52,7 @@ class Worker:
     generation: int
     stage: Stage
     since: float
+    spec: PoolSpec
     deadline: float = NEVER
     pid: int | None = None
     ready_at: float | None = None
@@ -55,6 +60,7 @@ class Worker:
     final: bool = False
     accepting: bool = True
     frozen: bool = False
+    excused_at: float = 0.0
     doomed: str = ""
 
     @property
@@ -70,11 +76,13 @@ class Slot:
         failures: Failed starts in a row.
         short_lives: Deaths in a row within a minute of becoming ready.
         not_before: When the next start may be tried.
+        vacated: Whether its worker was told to go before there was another one, for want of memory.
     """
 
     failures: int = 0
     short_lives: int = 0
     not_before: float = 0.0
+    vacated: bool = False
 
 
 @dataclass(slots=True)
@@ -85,8 +93,8 @@ class Pool:
     slots: dict[int, Slot] = field(default_factory=dict)
     next_wid: int = 1
 
-    def add(self, slot: int, generation: int, now: float) -> Worker:
-        worker = Worker(self.next_wid, slot, generation, Stage.SPAWNING, now)
+    def add(self, slot: int, generation: int, spec: PoolSpec, now: float) -> Worker:
+        worker = Worker(self.next_wid, slot, generation, Stage.SPAWNING, now, spec)
         self.next_wid += 1
         self.workers[worker.wid] = worker
         return worker
@@ -97,12 +105,22 @@ class Pool:
     def slot(self, number: int) -> Slot:
         return self.slots.setdefault(number, Slot())
 
+    def forgive(self) -> None:
+        """There is new code: what the old one has failed in says nothing about it."""
+        for slot in self.slots.values():
+            slot.failures = slot.short_lives = 0
+            slot.not_before = 0.0
+
     def with_pid(self, pid: int) -> Worker | None:
         return next((worker for worker in self.workers.values() if worker.pid == pid), None)
 
-    def holders(self, slot: int) -> list[Worker]:
-        """Who holds a slot, the oldest first."""
-        return [worker for worker in self.workers.values() if worker.slot == slot and worker.stage in HOLDING]
+    def holders(self) -> dict[int, list[Worker]]:
+        """Who holds each slot that is held, the oldest first."""
+        found: dict[int, list[Worker]] = {}
+        for worker in self.workers.values():
+            if worker.stage in HOLDING:
+                found.setdefault(worker.slot, []).append(worker)
+        return found
 
     def in_stage(self, *stages: Stage) -> list[Worker]:
         return [worker for worker in self.workers.values() if worker.stage in stages]
@@ -115,9 +133,7 @@ class Pool:
 
     def being_replaced(self) -> int:
         """In how many slots a successor is on its way beside the one it replaces."""
-        return sum(
-            1 for number in {worker.slot for worker in self.workers.values()} if len(self.holders(number)) > 1
-        )
+        return sum(1 for holders in self.holders().values() if len(holders) > 1)
 
     def __iter__(self) -> Iterator[Worker]:
         return iter(list(self.workers.values()))

@@ -11,7 +11,8 @@ from collections.abc import Callable
 
 from uvicorn.supervisor import policy
 from uvicorn.supervisor.actions import Exit, Spawn
-from uvicorn.supervisor.pool import NEVER, SERVING, Stage, Worker
+from uvicorn.supervisor.events import PoolSpec
+from uvicorn.supervisor.pool import HOLDING, SERVING, Stage, Worker
 from uvicorn.supervisor.state import (
     Phase,
     State,
@@ -32,8 +33,8 @@ def settle(state: State, now: float) -> None:
             return
 
 
-def spawn(state: State, slot: int, generation: int, now: float) -> Worker:
-    worker = state.pool.add(slot, generation, now)
+def spawn(state: State, slot: int, generation: int, spec: PoolSpec, now: float) -> Worker:
+    worker = state.pool.add(slot, generation, spec, now)
     state.act(Spawn(worker.wid, slot, generation))
     return worker
 
@@ -56,38 +57,56 @@ def crash_loop(state: State, now: float) -> bool:
     return True
 
 
+def drop_outdated_start(state: State, now: float) -> bool:
+    """A start belongs to a generation that nobody wants any more, or never did."""
+    for worker in state.pool.in_stage(Stage.STARTING):
+        if worker.generation != state.generation and not _is_canary(state, worker):
+            drain(state, worker, now)
+            return True
+    return False
+
+
 def finish_replacement(state: State, now: float) -> bool:
-    """A successor is ready: the one it replaces may go."""
-    for slot in _slots(state):
-        holders = state.pool.holders(slot)
-        if len(holders) > 1 and holders[-1].stage is Stage.READY:
-            for worker in holders[:-1]:
-                drain(state, worker, now)
+    """A successor is ready: those it replaces may go, also a start that has become needless."""
+    for holders in state.pool.holders().values():
+        heir = max((worker for worker in holders if worker.stage is Stage.READY), key=_rank, default=None)
+        leaving = [
+            worker
+            for worker in holders
+            if heir is not None and _rank(worker) < _rank(heir) and worker.pid is not None
+        ]
+        for worker in leaving:
+            drain(state, worker, now)
+        if leaving:
             return True
     return False
 
 
 def drop_surplus(state: State, now: float) -> bool:
     """More slots are held than wanted."""
-    for slot in sorted(_slots(state), reverse=True):
-        if slot > state.wanted and not _is_canary_slot(state, slot):
-            holders = state.pool.holders(slot)
-            for worker in holders:
-                drain(state, worker, now)
-            if holders:
-                return True
-    return False
+    surplus = [
+        worker
+        for worker in state.pool
+        if worker.slot > state.wanted and worker.stage in HOLDING and worker.pid is not None
+    ]
+    for worker in sorted(surplus, key=_rank_by_slot, reverse=True):
+        drain(state, worker, now)
+    return bool(surplus)
 
 
 def fill_slots(state: State, now: float) -> bool:
-    """A slot is empty."""
+    """A slot is empty. A canary does not fill it: it may fail."""
+    holders = state.pool.holders()
     for slot in range(1, state.wanted + 1):
+        place = state.pool.slot(slot)
         if (
-            not state.pool.holders(slot)
-            and now >= state.pool.slot(slot).not_before
-            and not _vacating(state, slot)
+            all(_is_canary(state, holder) for holder in holders.get(slot, ()))
+            and now >= place.not_before
+            and not (place.vacated and _is_left(state, slot))
         ):
-            spawn(state, slot, state.generation, now)
+            if len(state.pool) >= _most_alive(state) + policy.surge(state.size):
+                return False  # so many leave at the same time that some of them have to end first
+            spawn(state, slot, state.generation, state.spec, now)
             return True
     return False
 
@@ -97,19 +116,25 @@ def start_canary(state: State, now: float) -> bool:
     reload = state.reload
     if reload is None or reload.spec is None or reload.canary is not None:
         return False
-    reload.canary = spawn(state, 1, reload.generation, now).wid
+    if len(state.pool) >= _most_alive(state):
+        return False  # old ones that drain, or canaries of reloads before, have to end first
+    reload.canary = spawn(state, 1, reload.generation, reload.spec, now).wid
     return True
 
 
 def start_replacement(state: State, now: float) -> bool:
     """A worker is outdated, or asks to be replaced: its successor comes first."""
-    if state.reload is not None and state.reload.canary is not None:
+    if state.reload is not None:
         return False  # the canary is the one successor there may be
-    outdated = [worker for worker in _replaceable(state, now) if worker.generation != state.generation]
-    asking = [worker for worker in _replaceable(state, now) if worker.retiring]
+    replaceable = _replaceable(state, now)
+    outdated = [worker for worker in replaceable if worker.generation != state.generation]
+    asking = [worker for worker in replaceable if worker.retiring]
     limit = 1 if outdated else policy.surge(state.size)
     candidates = outdated or asking
-    if not candidates or state.pool.being_replaced() + _vacated(state) >= limit:
+    # With memory for everybody, a slot that has lost its worker holds nobody up. Without, nobody goes before it has
+    # one again: else one after the other would go.
+    missing = _vacated(state) if state.headroom else _unserved(state)
+    if not candidates or state.pool.being_replaced() + missing >= limit:
         return False
     worker = candidates[0]
     if not state.headroom:
@@ -117,17 +142,17 @@ def start_replacement(state: State, now: float) -> bool:
             f"{worker.name} goes before its successor comes: there is no memory for both.", logging.WARNING
         )
         drain(state, worker, now)
-        state.pool.slot(worker.slot).not_before = NEVER
+        state.pool.slot(worker.slot).vacated = True
         return True
-    if len(state.pool) >= policy.most_alive(state.size):
+    if len(state.pool) >= _most_alive(state):
         return False  # old ones that drain have to end first
-    spawn(state, worker.slot, state.generation, now)
+    spawn(state, worker.slot, state.generation, state.spec, now)
     return True
 
 
 def finish_roll(state: State, now: float) -> bool:
     """All workers belong to the new generation."""
-    if not state.rolling or state.reload is not None:
+    if not state.rolling or state.reload is not None or state.paused:
         return False
     serving = state.pool.ready()
     if len(serving) < state.wanted or any(
@@ -173,6 +198,7 @@ def exit_when_empty(state: State, now: float) -> bool:
 RULES: dict[Phase, tuple[Rule, ...]] = {
     Phase.RUNNING: (
         crash_loop,
+        drop_outdated_start,
         finish_replacement,
         drop_surplus,
         fill_slots,
@@ -180,41 +206,51 @@ RULES: dict[Phase, tuple[Rule, ...]] = {
         start_replacement,
         finish_roll,
     ),
-    Phase.LINGERING: (stop_serving_on, finish_replacement),
+    Phase.LINGERING: (stop_serving_on, drop_outdated_start, finish_replacement),
     Phase.STOPPING: (stop_listening, exit_when_empty),
     Phase.EXITED: (),
 }
 
 
-def _slots(state: State) -> list[int]:
-    return sorted({worker.slot for worker in state.pool})
+def _is_canary(state: State, worker: Worker) -> bool:
+    return state.reload is not None and state.reload.canary == worker.wid
 
 
-def _is_canary_slot(state: State, slot: int) -> bool:
-    return state.reload is not None and state.reload.canary is not None and slot == 1
+def _rank(worker: Worker) -> tuple[int, int]:
+    """Of two workers in one slot the later generation stays, and in the same one the younger."""
+    return worker.generation, worker.wid
+
+
+def _rank_by_slot(worker: Worker) -> tuple[int, int]:
+    return worker.slot, worker.wid
 
 
 def _replaceable(state: State, now: float) -> list[Worker]:
     """Workers that serve alone in their slot, by slot."""
     found = [
-        worker
-        for worker in state.pool
-        if worker.stage in SERVING
-        and len(state.pool.holders(worker.slot)) == 1
-        and now >= state.pool.slot(worker.slot).not_before
+        holders[0]
+        for slot, holders in state.pool.holders().items()
+        if len(holders) == 1 and holders[0].stage in SERVING and now >= state.pool.slot(slot).not_before
     ]
-    return sorted(found, key=lambda worker: worker.slot)
+    return sorted(found, key=_rank_by_slot)
 
 
-def _vacating(state: State, slot: int) -> bool:
-    """Whether a slot waits for the memory of the worker that leaves it."""
-    if state.pool.slot(slot).not_before != NEVER:
-        return False
-    if any(worker.slot == slot for worker in state.pool):
-        return True
-    state.pool.slot(slot).not_before = 0.0
-    return False
+def _is_left(state: State, slot: int) -> bool:
+    """Whether a worker that has left the slot is still alive."""
+    return any(worker.slot == slot and worker.stage not in HOLDING for worker in state.pool)
 
 
 def _vacated(state: State) -> int:
-    return sum(1 for number in state.pool.slots if _vacating(state, number))
+    """How many slots have given their worker up for want of memory, and have no ready one yet."""
+    return sum(1 for slot in range(1, state.wanted + 1) if state.pool.slot(slot).vacated)
+
+
+def _unserved(state: State) -> int:
+    """How many slots nobody serves in."""
+    served = {worker.slot for worker in state.pool.serving()}
+    return sum(1 for slot in range(1, state.wanted + 1) if slot not in served)
+
+
+def _most_alive(state: State) -> int:
+    """How many processes there may be. Slots that are only left count: what drains there is in nobody's way."""
+    return policy.most_alive(max([state.size, *(worker.slot for worker in state.pool)]))

@@ -1,6 +1,6 @@
 """Signals to the master: ONE table from signal to event, and a handler that does nothing but wake.
 
-The interpreter writes each signal's number into a socket; the loop reads it there, in order, and only then does
+The interpreter writes each signal's number into a pipe; the loop reads it there, in order, and only then does
 anything. A storm of the same signal is one event.
 """
 
@@ -9,7 +9,6 @@ from __future__ import annotations
 import contextlib
 import os
 import signal
-import socket
 from types import FrameType
 from typing import Any
 
@@ -65,16 +64,17 @@ class SignalSource:
     """
 
     def __init__(self, on_terminal: bool | None = None) -> None:
-        self._reader, self._writer = socket.socketpair()
-        self._reader.setblocking(False)
-        self._writer.setblocking(False)
+        # A pipe, since it takes 65,536 bytes written one by one, and a socket some 300: none may be lost in a storm.
+        self._reader, self._writer = os.pipe()
+        os.set_blocking(self._reader, False)
+        os.set_blocking(self._writer, False)
         self._previous: dict[int, Any] = {}
         self._previous_wakeup = -1
         terminal = any(_is_terminal(fd) for fd in (0, 1, 2)) if on_terminal is None else on_terminal
         self._signals = [sig for sig in EVENTS if sig is not signal.SIGWINCH or not terminal]
 
     def install(self) -> None:
-        self._previous_wakeup = signal.set_wakeup_fd(self._writer.fileno(), warn_on_full_buffer=False)
+        self._previous_wakeup = signal.set_wakeup_fd(self._writer, warn_on_full_buffer=False)
         for sig in (*self._signals, signal.SIGCHLD):
             self._previous[sig] = signal.signal(sig, _only_wake)
 
@@ -86,19 +86,19 @@ class SignalSource:
         signal.set_wakeup_fd(self._previous_wakeup)
 
     def fileno(self) -> int:
-        return self._reader.fileno()
+        return self._reader
 
     def read(self) -> tuple[list[Event], bool]:
         """What has come."""
         numbers = b""
         with contextlib.suppress(BlockingIOError):
-            while data := self._reader.recv(4096):
+            while data := os.read(self._reader, 65536):
                 numbers += data
         return events_of(numbers)
 
     def close(self) -> None:
-        self._reader.close()
-        self._writer.close()
+        os.close(self._reader)
+        os.close(self._writer)
 
 
 def _only_wake(number: int, frame: FrameType | None) -> None:

@@ -3,14 +3,16 @@
 Rows are what can happen, columns the stage a worker is in; a missing entry is a bug, found by a test. Whatever comes
 from outside has a row, also when it comes late or twice: then the entry is `ignore`.
 
-                 starting         ready        stalled      draining   aborting      killed
-    ready        becomes ready    -            -            -          -             -
-    recycle      -                is retired   is retired   -          -             -
-    stale        -                stalled      -            -          -             -
-    fresh        -                -            ready        -          -             -
-    silent       -                inspected    inspected    -          -             -
-    deadline     aborted          -            aborted      aborted    killed        killed again
-    exited       failed start     died         died         ended      ended         ended
+                 starting         ready        stalled      draining    aborting     killed
+    ready        becomes ready    -            -            full time   -            -
+    recycle      -                is retired   is retired   -           -            -
+    stale        -                stalled      clock runs   -           -            -
+    fresh        -                goes on      recovers     -           -            -
+    silent       -                inspected    inspected    -           -            -
+    stopped      -                left alone   left alone   -           -            -
+    runs         -                aborted      aborted      -           -            -
+    deadline     aborted          -            aborted      aborted     killed       killed again
+    exited       failed start     died         died         ended       ended        ended
 
 (spawning is as short as a fork; nothing but its exit can happen in it.)
 """
@@ -41,6 +43,8 @@ class What(enum.Enum):
     STALE = "stale"  # its event loop has not ticked in time
     FRESH = "fresh"  # both its ticks are in time
     SILENT = "silent"  # the process itself has not ticked in time
+    STOPPED = "stopped"  # a look at a silent one: somebody has stopped it
+    RUNS = "runs"  # a look at a silent one: nobody has
     DEADLINE = "deadline"  # the stage's deadline has passed
     EXITED = "exited"
 
@@ -51,7 +55,7 @@ class Details:
 
     Attributes:
         reason: For `recycle`.
-        loop_at: For `stale`: when the event loop last ticked.
+        loop_at: For `stale`: since when the event loop stands still.
         exit: For `exited`.
     """
 
@@ -77,6 +81,7 @@ def become_ready(state: State, worker: Worker, now: float, details: Details) -> 
     set_stage(worker, Stage.READY, now)
     worker.ready_at = now
     state.ever_ready = True
+    state.pool.slot(worker.slot).vacated = False
     state.log(f"{worker.name} ready after {took:.2f} s")
     reload = state.reload
     if reload is not None and reload.canary == worker.wid:
@@ -86,7 +91,17 @@ def become_ready(state: State, worker: Worker, now: float, details: Details) -> 
         state.spec = reload.spec
         state.size = reload.spec.size
         state.rolling = True
+        state.pool.forgive()
         state.act(Adopt(reload.generation))
+
+
+def serve_out(state: State, worker: Worker, now: float, details: Details) -> None:
+    """It became ready before it heard that it is not wanted: what it has accepted gets the full time."""
+    if worker.ready_at is None:
+        worker.ready_at = now
+        worker.accepting = True
+        worker.deadline = worker.since + worker.spec.drain
+        state.ever_ready = True
 
 
 def retire(state: State, worker: Worker, now: float, details: Details) -> None:
@@ -96,7 +111,8 @@ def retire(state: State, worker: Worker, now: float, details: Details) -> None:
 
 
 def stall(state: State, worker: Worker, now: float, details: Details) -> None:
-    limit = state.spec.stall
+    limit = worker.spec.stall
+    worker.frozen = False
     set_stage(worker, Stage.STALLED, now, details.loop_at + limit if limit else NEVER)
     consequence = f"replaced after {limit:g} s" if limit else "left alone"
     state.log(
@@ -105,7 +121,15 @@ def stall(state: State, worker: Worker, now: float, details: Details) -> None:
     )
 
 
+def keep_stalled(state: State, worker: Worker, now: float, details: Details) -> None:
+    worker.frozen = False
+    if worker.deadline == NEVER and worker.spec.stall:
+        # Its clock stood while somebody had stopped the process.
+        worker.deadline = details.loop_at + worker.spec.stall
+
+
 def recover(state: State, worker: Worker, now: float, details: Details) -> None:
+    worker.frozen = False
     state.log(f"{worker.name} goes on after {now - worker.since:.1f} s.")
     set_stage(worker, Stage.READY, now)
 
@@ -115,8 +139,24 @@ def unfreeze(state: State, worker: Worker, now: float, details: Details) -> None
 
 
 def inspect(state: State, worker: Worker, now: float, details: Details) -> None:
+    state.act(Inspect(worker.wid))
+
+
+def leave_alone(state: State, worker: Worker, now: float, details: Details) -> None:
+    worker.excused_at = now
+    worker.deadline = NEVER
     if not worker.frozen:
-        state.act(Inspect(worker.wid))
+        worker.frozen = True
+        state.log(f"{worker.name} is stopped by somebody (SIGSTOP, a debugger); left alone.", logging.WARNING)
+
+
+def abort_silent(state: State, worker: Worker, now: float, details: Details) -> None:
+    if worker.frozen:
+        # It goes on only now, and has had no time for a sign of life.
+        worker.frozen = False
+        worker.excused_at = now
+    else:
+        abort(state, worker, now, f"no sign of life for {worker.spec.healthcheck:g} s")
 
 
 def abort_start(state: State, worker: Worker, now: float, details: Details) -> None:
@@ -124,7 +164,7 @@ def abort_start(state: State, worker: Worker, now: float, details: Details) -> N
 
 
 def abort_stalled(state: State, worker: Worker, now: float, details: Details) -> None:
-    abort(state, worker, now, f"event loop stalled for {state.spec.stall:g} s")
+    abort(state, worker, now, f"event loop stalled for {worker.spec.stall:g} s")
 
 
 def abort_drain(state: State, worker: Worker, now: float, details: Details) -> None:
@@ -157,8 +197,8 @@ def die(state: State, worker: Worker, now: float, details: Details) -> None:
     state.restarts.append(now)
     slot = state.pool.slot(worker.slot)
     assert details.exit is not None
-    if details.exit.code != -signal.SIGKILL:
-        # Killed from outside says nothing against the next one; leaving by itself does.
+    if details.exit.code != -signal.SIGKILL or details.exit.out_of_memory:
+        # Killed by somebody says nothing against the next one; leaving by itself, or for its size, does.
         slot.short_lives += 1
     slot.not_before = now + policy.delay_after_death(slot.short_lives, state.random())
 
@@ -194,7 +234,7 @@ TABLE: dict[What, dict[Stage, Transition]] = {
         _S.STARTING: become_ready,
         _S.READY: ignore,
         _S.STALLED: ignore,
-        _S.DRAINING: ignore,
+        _S.DRAINING: serve_out,
         _S.ABORTING: ignore,
         _S.KILLED: ignore,
     },
@@ -211,7 +251,7 @@ TABLE: dict[What, dict[Stage, Transition]] = {
         _S.SPAWNING: ignore,
         _S.STARTING: ignore,
         _S.READY: stall,
-        _S.STALLED: ignore,
+        _S.STALLED: keep_stalled,
         _S.DRAINING: ignore,
         _S.ABORTING: ignore,
         _S.KILLED: ignore,
@@ -230,6 +270,24 @@ TABLE: dict[What, dict[Stage, Transition]] = {
         _S.STARTING: ignore,
         _S.READY: inspect,
         _S.STALLED: inspect,
+        _S.DRAINING: ignore,
+        _S.ABORTING: ignore,
+        _S.KILLED: ignore,
+    },
+    What.STOPPED: {
+        _S.SPAWNING: ignore,
+        _S.STARTING: ignore,
+        _S.READY: leave_alone,
+        _S.STALLED: leave_alone,
+        _S.DRAINING: ignore,
+        _S.ABORTING: ignore,
+        _S.KILLED: ignore,
+    },
+    What.RUNS: {
+        _S.SPAWNING: ignore,
+        _S.STARTING: ignore,
+        _S.READY: abort_silent,
+        _S.STALLED: abort_silent,
         _S.DRAINING: ignore,
         _S.ABORTING: ignore,
         _S.KILLED: ignore,

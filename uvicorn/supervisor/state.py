@@ -58,8 +58,7 @@ class State:
         generation: The one that new workers belong to.
         ever_ready: Whether any worker has ever been ready.
         restarts: When workers had to be replaced without anybody wanting it.
-        health_at: When the scoreboard is to be read next.
-        blameless_until: No worker is blamed for silence before this time.
+        health_at: When the scoreboard is to be read next; a master that comes later was itself held up.
         out: The actions of the present step.
     """
 
@@ -78,7 +77,6 @@ class State:
     restarts: list[float] = field(default_factory=list)
     exit_code: int = 0
     health_at: float = NEVER
-    blameless_until: float = 0.0
     headroom: bool = True
     listening: bool = True
     trial: int | None = None
@@ -104,7 +102,7 @@ def set_stage(worker: Worker, stage: Stage, now: float, deadline: float = NEVER)
 
 def drain(state: State, worker: Worker, now: float, final: bool = False) -> None:
     """Tell a worker to leave. A start that is abandoned has nothing to finish and gets less time."""
-    grace = ABANDON_GRACE if worker.ready_at is None else state.spec.drain
+    grace = ABANDON_GRACE if worker.ready_at is None else worker.spec.drain
     set_stage(worker, Stage.DRAINING, now, now + grace)
     worker.final = final
     worker.accepting = worker.ready_at is not None
@@ -132,6 +130,8 @@ def start_failed(state: State, worker: Worker, now: float, why: str) -> None:
     if reload is not None and reload.canary == worker.wid:
         abandon_reload(state, f"its first worker did not start: {why}")
         return
+    if state.phase is not Phase.RUNNING:
+        return
     slot = state.pool.slot(worker.slot)
     slot.failures += 1
     delay = policy.backoff(slot.failures, state.random())
@@ -154,6 +154,14 @@ def abandon_reload(state: State, why: str) -> None:
     state.act(Abandon(reload.generation))
 
 
+def give_up_reload(state: State, why: str) -> None:
+    """Something else goes before the reload. Its canary is a start that nobody wants any more: see `settle.py`."""
+    reload, state.reload = state.reload, None
+    if reload is not None:
+        state.log(f"The reload to generation {reload.generation} is given up: {why}.")
+        state.act(Abandon(reload.generation))
+
+
 def give_up(state: State, now: float, code: int, why: str) -> None:
     """The service cannot go on."""
     state.log(f"{why} Giving up with exit code {int(code)}.", logging.CRITICAL)
@@ -165,9 +173,7 @@ def begin_stop(state: State, now: float) -> None:
     """Tell everybody that the service stops."""
     state.phase = Phase.STOPPING
     state.phase_deadline = now + QUEUE_GRACE
-    if state.reload is not None:
-        state.act(Abandon(state.reload.generation))
-        state.reload = None
+    give_up_reload(state, "the service stops")
     if state.trial is not None:
         state.act(KillTrial(state.trial))
     for worker in state.pool:
@@ -181,7 +187,8 @@ def begin_stop(state: State, now: float) -> None:
             continue
         state.log(f"Terminated child process [{worker.pid}]")
     for worker in state.pool:
-        state.log(f"Waiting for child process [{worker.pid}]")
+        if worker.pid is not None:
+            state.log(f"Waiting for child process [{worker.pid}]")
 
 
 def close_listeners(state: State) -> None:

@@ -2,7 +2,7 @@
 
 The kernel spreads connections over all sockets of a SO_REUSEPORT group, also to one whose worker has just died or
 hangs. A classic BPF program on the group chooses among those that have somebody behind them (socket(7),
-SO_ATTACH_REUSEPORT_CBPF). The index it returns is the order in which the sockets were bound; one that is out of range
+SO_ATTACH_REUSEPORT_CBPF). The index it returns is the order in which the sockets began to listen; one that is out of range
 makes the kernel fall back to its own choice.
 """
 

@@ -17,6 +17,7 @@ from dataclasses import asdict, dataclass, field
 from typing import Any
 
 from uvicorn._sockets import Address, Listener
+from uvicorn.supervisor.events import PoolSpec
 from uvicorn.supervisor.listeners import Key, ListenerSet
 from uvicorn.supervisor.pool import NEVER, Stage, Worker
 
@@ -30,7 +31,14 @@ VERSION = 1
 
 @dataclass(frozen=True, slots=True)
 class HandedWorker:
-    """One worker as it is handed over."""
+    """One worker as it is handed over.
+
+    Attributes:
+        spec: The settings it was started with.
+        row: Its row of the scoreboard.
+        channel_fd: Our end of its channel; -1 where it is closed.
+        listener_fds: The listeners it accepts on; -1 for one that we have closed.
+    """
 
     wid: int
     slot: int
@@ -40,8 +48,10 @@ class HandedWorker:
     since: float
     deadline: float | None
     ready_at: float | None
+    spec: PoolSpec
     row: int
     channel_fd: int
+    listener_fds: list[int]
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,7 +91,7 @@ class Handover:
         ]
 
 
-def hand_worker(worker: Worker, row: int, channel_fd: int) -> HandedWorker:
+def hand_worker(worker: Worker, row: int, channel_fd: int, listener_fds: list[int]) -> HandedWorker:
     assert worker.pid is not None
     deadline = None if worker.deadline == NEVER else worker.deadline
     return HandedWorker(
@@ -93,8 +103,10 @@ def hand_worker(worker: Worker, row: int, channel_fd: int) -> HandedWorker:
         worker.since,
         deadline,
         worker.ready_at,
+        worker.spec,
         row,
         channel_fd,
+        listener_fds,
     )
 
 
@@ -105,6 +117,7 @@ def take_worker(handed: HandedWorker) -> Worker:
         generation=handed.generation,
         stage=Stage(handed.stage),
         since=handed.since,
+        spec=handed.spec,
         deadline=NEVER if handed.deadline is None else handed.deadline,
         pid=handed.pid,
         ready_at=handed.ready_at,
@@ -159,15 +172,17 @@ def read(environ: MutableMapping[str, str]) -> Handover | None:
         os.lseek(fd, 0, os.SEEK_SET)
         with os.fdopen(fd, "rb") as file:
             data = json.loads(file.read())
-    except (OSError, ValueError) as exc:
+        if data["version"] != VERSION:
+            raise ValueError(f"it has version {data['version']}, not {VERSION}")
+        return _handover(data)
+    except (OSError, ValueError, TypeError, LookupError) as exc:
         raise ValueError(f"the handover of the program before cannot be read: {exc}") from exc
-    if data.get("version") != VERSION:
-        raise ValueError(
-            f"the handover of the program before has version {data.get('version')}, not {VERSION}."
-        )
-    data["workers"] = [HandedWorker(**worker) for worker in data["workers"]]
-    data["listeners"] = [HandedListener(**listener) for listener in data["listeners"]]
-    return Handover(**data)
+
+
+def _handover(data: dict[str, Any]) -> Handover:
+    workers = [HandedWorker(**{**worker, "spec": PoolSpec(**worker["spec"])}) for worker in data["workers"]]
+    listeners = [HandedListener(**listener) for listener in data["listeners"]]
+    return Handover(**{**data, "workers": workers, "listeners": listeners})
 
 
 def own_command() -> list[str]:

@@ -97,7 +97,7 @@ class GatedAcceptor:
 
     def connection_lost(self) -> None:
         """One of the server's connections has gone."""
-        self._row[Cell.CONNECTIONS] = len(self._state.connections) + len(self._attaching)
+        self._row[Cell.CONNECTIONS] = self._load()
 
     # --- the gate ----------------------------------------------------------------------------
 
@@ -108,13 +108,15 @@ class GatedAcceptor:
                 if not self._accept():
                     return
             return
-        mine = len(self._state.connections) + len(self._attaching)
-        if mine > siblings + max(1, siblings // 8) and self._steps_back < MAX_STEPS_BACK:
+        if self._load() > siblings + max(1, siblings // 8) and self._steps_back < MAX_STEPS_BACK:
             self._steps_back += 1
             self._pause(STEP_BACK)
             return
         self._steps_back = 0
         self._accept()
+
+    def _load(self) -> int:
+        return len(self._state.connections) + len(self._attaching)
 
     def _least_loaded(self) -> int | None:
         """The fewest connections that any accepting worker has, this one included; None where it is alone."""
@@ -156,6 +158,8 @@ class GatedAcceptor:
         except OSError as exc:
             if exc.errno in _SHORTAGE:
                 self._in_shortage(exc)
+            elif exc.errno == errno.EINVAL:
+                self._pause()  # the master has shut the socket down: nothing comes any more
             return False
         self._short = False
         sock.setblocking(False)
@@ -165,7 +169,7 @@ class GatedAcceptor:
         task = self._loop.create_task(self._attach(sock))
         self._attaching.add(task)
         task.add_done_callback(self._attached)
-        self._row[Cell.CONNECTIONS] = len(self._state.connections) + len(self._attaching)
+        self._row[Cell.CONNECTIONS] = self._load()
         return True
 
     async def _attach(self, sock: socket.socket) -> None:
@@ -175,9 +179,13 @@ class GatedAcceptor:
             # ssl.SSLError is an OSError: what came was no TLS, or not ours.
             logger.info("A connection could not be set up: %s", exc or type(exc).__name__)
             sock.close()
+        except BaseException:
+            sock.close()
+            raise
 
     def _attached(self, task: asyncio.Task[None]) -> None:
         self._attaching.discard(task)
+        self.connection_lost()
         if not task.cancelled() and task.exception() is not None:
             logger.error("A connection could not be set up.", exc_info=task.exception())
 

@@ -54,21 +54,31 @@ class HealthThread(threading.Thread):
         self._orphaned = False
 
     def run(self) -> None:
-        poll = select.poll()
-        poll.register(self._sender.sock.fileno(), select.POLLIN)
         period = min(1.0, self._healthcheck / 4)
         while True:
-            self._row.stamp(Cell.THREAD_TICK)
-            if self._server is None:
-                self._row.stamp(Cell.LOOP_TICK)
-            else:
-                self._watch_loop(self._server)
-            if self._orphaned:
-                time.sleep(period)  # noqa: TID251 - a thread's own pace: there is nothing left to wait on
-            elif poll.poll(period * 1000):
-                # The master never writes: what can be read is the end of the file.
-                self._orphaned = True
-                self._on_orphaned()
+            self.beat()
+            self.listen(period)
+
+    def beat(self) -> None:
+        """Tick, and look at the event loop's tick."""
+        self._row.stamp(Cell.THREAD_TICK)
+        if self._server is None:
+            self._row.stamp(Cell.LOOP_TICK)
+        else:
+            self._watch_loop(self._server)
+        self._sender.flush()
+
+    def listen(self, seconds: float) -> None:
+        """Let time pass, listening for the end of the master."""
+        if self._orphaned:
+            time.sleep(seconds)  # noqa: TID251 - a thread's own pace: there is nothing left to wait on
+            return
+        poll = select.poll()
+        poll.register(self._sender.sock.fileno(), select.POLLIN)
+        if poll.poll(seconds * 1000):
+            # The master never writes: what can be read is the end of the file.
+            self._orphaned = True
+            self._on_orphaned()
 
     def _watch_loop(self, server: Server) -> None:
         if not self._row[Cell.READY]:
@@ -78,16 +88,19 @@ class HealthThread(threading.Thread):
             self._reported = False
         elif not self._reported:
             self._reported = True
-            server.flush_access_log()
             self._sender.send(Kind.REPORT, stall_report(server, late))
+            # Last, since it may have to wait for whatever keeps the event loop waiting.
+            server.flush_access_log()
 
 
 def stall_report(server: Server, late: float) -> str:
     """Where the process is stuck: every thread's stack, the requests in flight, the event loop's tasks."""
     parts = [f"The event loop of process {os.getpid()} has not run for {late:.1f} s.\n"]
-    parts += _threads()
-    parts += _requests(server)
-    parts += _tasks(server)
+    for part in (_threads(), _requests(server), _tasks(server)):
+        try:
+            parts += part
+        except Exception as exc:  # noqa: BLE001 - half a report is better than a thread that has ended
+            parts.append(f"(The report is not complete: {type(exc).__name__}: {exc})\n")
     return "".join(parts)[:MAX_REPORT].rstrip()
 
 
@@ -110,9 +123,10 @@ def _requests(server: Server) -> Iterable[str]:
         scope = cycle.scope
         client = scope.get("client")
         what = scope.get("method", "WebSocket")
-        path = scope["raw_path"].decode("ascii", "backslashreplace")
+        path = scope.get("raw_path", b"").decode("ascii", "backslashreplace")
         peer = f" from {client[0]}:{client[1]}" if client else ""
-        lines.append(f"  {what} {path}{peer}, for {now - cycle.started_at:.1f} s\n")
+        age = f"for {now - cycle.started_at:.1f} s" if cycle.started_at else "not begun"
+        lines.append(f"  {what} {path}{peer}, {age}\n")
     yield f"Requests in flight: {len(lines)}\n"
     yield from lines
 

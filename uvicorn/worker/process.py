@@ -47,6 +47,8 @@ def main(start: WorkerStart) -> int:
     try:
         return _serve(start, server, hooks)
     finally:
+        # Told to leave once more, it would leave its exit handlers half done.
+        signal.signal(signal.SIGTERM, signal.SIG_IGN)
         hooks.show("ending")
         _run_exit_handlers()
 
@@ -81,7 +83,7 @@ def _serve(start: WorkerStart, server: Server | None, hooks: WorkerHooks) -> int
 
 
 def _set_up_process(start: WorkerStart, server: Server | None) -> None:
-    atexit._clear()  # noqa: SLF001 - what the master has registered is not ours to run
+    _forget_exit_handlers()
     # Written by C code, without the GIL: also where Python cannot run any more.
     faulthandler.enable(file=2, all_threads=True)
     signal.signal(signal.SIGTERM, _leave_early)
@@ -93,6 +95,15 @@ def _set_up_process(start: WorkerStart, server: Server | None) -> None:
     signal.pthread_sigmask(signal.SIG_SETMASK, ())
     if os.getppid() != start.master_pid:
         raise SystemExit(0)  # it died before we could ask to be told
+
+
+def _forget_exit_handlers() -> None:
+    """What the master has registered is not ours to run, except for what the standard library does in any process."""
+    atexit._clear()  # noqa: SLF001
+    atexit.register(logging.shutdown)
+    multiprocessing_util = sys.modules.get("multiprocessing.util")
+    if multiprocessing_util is not None:  # else it registers itself when it is imported
+        atexit.register(multiprocessing_util._exit_function)  # noqa: SLF001
 
 
 def _leave_early(number: int, frame: FrameType | None) -> None:

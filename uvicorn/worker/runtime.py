@@ -63,8 +63,9 @@ class WorkerHooks(ServerHooks):
         return min(TICK, self._start.healthcheck / 4)
 
     def acceptor(self, server: Server, sock: socket.socket, factory: Callable[[], Any]) -> Any | None:
-        if self._start.size == 1:
-            return None  # no siblings, no gate
+        own = self._start.reuse_port and sock.family in (socket.AF_INET, socket.AF_INET6)
+        if self._start.size == 1 or own:
+            return None  # nobody else accepts here: no gate
         assert server.loop is not None
         gate = GatedAcceptor(
             server.loop,

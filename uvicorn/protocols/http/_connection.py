@@ -50,6 +50,7 @@ class HTTPConnection(asyncio.Protocol):
         "_client",
         "_codec",
         "_eof",
+        "_final",
         "_head_pending",
         "_lingering",
         "_pipeline",
@@ -122,8 +123,9 @@ class HTTPConnection(asyncio.Protocol):
         self._head_pending = False  # a head has begun and is not complete
         self._awaits_body = False  # the application waits for body that has not come
         self._eof = False
-        self._lingering = False
-        self._written = 0
+        self._final = False  # the whole service stops: no idle connection is kept
+        self._lingering = False  # nothing more is answered; what the client still sends is not looked at
+        self._written = 0  # how much waited to be written when that was last looked at
 
     # --- asyncio.Protocol --------------------------------------------------------------------
 
@@ -153,16 +155,18 @@ class HTTPConnection(asyncio.Protocol):
         codec = self._codec
         if codec is None:
             codec = self._first_bytes()
+        idle = self.current is None and self._receiving is None and not self._head_pending
+        if idle:
+            self._head_pending = True
         try:
             codec.feed(data)
         except Refused as exc:
             self._refuse(exc)
-        if self.current is None and self._receiving is None and not self._head_pending and not self.ending:
+        if idle and self._head_pending:
             # The first bytes of a head whose end has not come. From here on its deadline stands: no later byte
             # moves it, or one byte every few seconds would hold a connection for ever.
-            self._head_pending = True
             self._stop_timer()
-            self.deadline = self.server_state.now + self.config.timeout_request_head
+            self._set_deadline()
 
     def _first_bytes(self) -> Codec:
         self._silent = False
@@ -182,15 +186,11 @@ class HTTPConnection(asyncio.Protocol):
 
     def pause_writing(self) -> None:
         self.flow.pause_writing()
-        self._written = self.transport.get_write_buffer_size()
-        self.deadline = self.server_state.now + self.config.timeout_response_write
+        self._watch_writing(self.server_state.now)
 
     def resume_writing(self) -> None:
         self.flow.resume_writing()
-        if self._awaits_body:
-            self.deadline = self.server_state.now + self.config.timeout_request_body
-        elif self.current is not None:
-            self.deadline = NEVER
+        self._set_deadline()
 
     # --- from the codec ----------------------------------------------------------------------
 
@@ -262,7 +262,9 @@ class HTTPConnection(asyncio.Protocol):
         if cycle is None:
             return
         if self._awaits_body:
-            self.deadline = self.server_state.now + self.config.timeout_request_body
+            # The application's turn. Its time is not the client's: the clock starts again when it asks for more.
+            self._awaits_body = False
+            self._set_deadline()
         if cycle.feed_body(data) > HIGH_WATER_LIMIT:
             self.flow.pause_reading()
 
@@ -275,7 +277,7 @@ class HTTPConnection(asyncio.Protocol):
         cycle.end_body()
         if self._awaits_body:
             self._awaits_body = False
-            self.deadline = NEVER
+            self._set_deadline()
         if self.current is None:
             self._after_exchange(cycle)
 
@@ -298,7 +300,10 @@ class HTTPConnection(asyncio.Protocol):
     def _begin(self, cycle: RequestCycle) -> None:
         """Call the application."""
         self.current = cycle
-        self.deadline = NEVER
+        if not self.flow.write_paused:
+            self.deadline = NEVER
+        if self._timer is not None:
+            self._stop_timer()
         context = self.context
         app: ASGI3Application = context.app
         if context.limits_concurrency and context.overloaded():
@@ -307,7 +312,8 @@ class HTTPConnection(asyncio.Protocol):
         state = self.server_state
         cycle.started_at = state.now
         task = cycle.task = context.create_task(cycle.run(app))
-        state.tasks.add(task)
+        if not (context.starts_eagerly and task.done()):
+            state.tasks.add(task)
 
     def _enqueue(self, cycle: RequestCycle) -> None:
         if self._pipeline is None:
@@ -318,13 +324,15 @@ class HTTPConnection(asyncio.Protocol):
 
     def expect_body(self) -> None:
         """The application waits for body that has not come: the client's time begins."""
-        if not self._awaits_body and not self.flow.write_paused:
+        if not self._awaits_body:
             self._awaits_body = True
-            self.deadline = self.server_state.now + self.config.timeout_request_body
+            self._set_deadline()
 
     def may_go_on(self) -> bool:
         """Whether the server has no reason of its own to make the coming response the connection's last."""
-        return bool(self._pipeline) or not (self.server_state.draining or self.ending)
+        if self._pipeline or self._upgrade is not None:
+            return True  # more has come that wants its answer
+        return not (self.server_state.draining or self.ending)
 
     def response_complete(self, cycle: RequestCycle) -> None:
         """The current response has been written."""
@@ -338,9 +346,11 @@ class HTTPConnection(asyncio.Protocol):
             self._response_before_request_end(cycle)
         elif cycle.keep_alive and not self._pipeline and not self.ending and not state.draining:
             # By far the most frequent case, without the questions of the general one.
-            self.deadline = state.now + self.context.keep_alive
-            if self.flow.read_paused:
-                self.flow.resume_reading()
+            flow = self.flow
+            if not flow.write_paused:
+                self.deadline = state.now + self.context.keep_alive
+            if flow.read_paused:
+                flow.resume_reading()
             if not state.now:
                 self._start_timer()
         else:
@@ -351,13 +361,13 @@ class HTTPConnection(asyncio.Protocol):
         # or, where the connection ends anyway, give the client time to see the answer.
         if cycle.keep_alive and not self._eof:
             self.flow.resume_reading()
-            self.deadline = self.server_state.now + self.config.timeout_request_body
+            self._set_deadline()
         else:
             self._linger()
 
     def _after_exchange(self, cycle: RequestCycle) -> None:
         """Request and response are both complete: what comes next on this connection?"""
-        if self.transport.is_closing():
+        if self._lingering or self.transport.is_closing():
             return
         if not cycle.keep_alive:
             if self._refused is not None:
@@ -370,21 +380,15 @@ class HTTPConnection(asyncio.Protocol):
                 self._resume_codec()
         elif self._refused is not None:
             self._write_refusal(self._refused)
-        elif self._upgrade is not None:
+        elif self._upgrade is not None and not self._eof:
             self._hand_over()
-        elif self._eof or self.server_state.draining:
+        elif self._eof or self._final:
             self.close()
         else:
             self.flow.resume_reading()
-            self._wait_for_next()
-
-    def _wait_for_next(self) -> None:
-        if self._head_pending:
-            self.deadline = self.server_state.now + self.config.timeout_request_head
-            return
-        self.deadline = self.server_state.now + self.context.keep_alive
-        if not self.server_state.now:
-            self._start_timer()
+            self._set_deadline()
+            if not self.server_state.now:
+                self._start_timer()
 
     def _start_timer(self) -> None:
         """Nobody sweeps: the keep-alive timeout needs a timer of its own."""
@@ -392,12 +396,12 @@ class HTTPConnection(asyncio.Protocol):
         self._timer = self.loop.call_later(self.context.keep_alive, self.timeout_keep_alive_handler)
 
     def _resume_codec(self) -> None:
+        assert self._codec is not None
         self.flow.resume_reading()
-        if self._codec is not None:
-            try:
-                self._codec.resume()
-            except Refused as exc:
-                self._refuse(exc)
+        try:
+            self._codec.resume()
+        except Refused as exc:
+            self._refuse(exc)
 
     # --- refusals ----------------------------------------------------------------------------
 
@@ -423,7 +427,7 @@ class HTTPConnection(asyncio.Protocol):
             self._pipeline.pop()  # its body can never be complete
 
     def _write_refusal(self, refused: Refused) -> None:
-        if self.transport.is_closing():
+        if self._lingering or self.transport.is_closing():
             return
         self.transport.write(
             refusal(refused.status, self.context.default_lines(), title_case=self.title_case)
@@ -437,36 +441,54 @@ class HTTPConnection(asyncio.Protocol):
         if not self.server_state.now or self._eof or can_write_eof is None or not can_write_eof():
             self.close()
             return
-        self._lingering = self.ending = True
-        self._codec = DISCARD
+        self._end_here()
         self.flow.resume_reading()
         transport.write_eof()
-        self.deadline = self.server_state.now + LINGER
 
     def close(self) -> None:
         """Write what is buffered, then close; what still comes in is not looked at."""
+        self._end_here()
+        if not self.transport.is_closing():
+            self.transport.close()
+
+    def _end_here(self) -> None:
         self._lingering = self.ending = True
         self._codec = DISCARD
-        self.deadline = self.server_state.now + self.config.timeout_response_write
-        self.transport.close()
-
-    def close_unless_busy(self) -> None:
-        """The application broke the protocol after its response: close, unless another request is being served."""
-        if self.current is None:
-            self.close()
+        if self.server_state.now:  # else nobody sweeps, and nobody looks at deadlines
+            self._watch_writing(self.server_state.now)
 
     # --- deadlines ---------------------------------------------------------------------------
+
+    def _set_deadline(self) -> None:
+        """The deadline of what the connection is doing now. While the client takes nothing, that has its own."""
+        if self.flow.write_paused or self._lingering:
+            return
+        now = self.server_state.now
+        config = self.config
+        if self.current is not None:
+            self.deadline = now + config.timeout_request_body if self._awaits_body else NEVER
+        elif self._receiving is not None:
+            self.deadline = now + config.timeout_request_body
+        elif self._head_pending:
+            self.deadline = now + config.timeout_request_head
+        else:
+            self.deadline = now + self.context.keep_alive
+
+    def _watch_writing(self, now: float) -> None:
+        """From here on the client has to take something within the time of the setting, if there is anything."""
+        self._written = self.transport.get_write_buffer_size()
+        self.deadline = now + (self.config.timeout_response_write if self._written else LINGER)
 
     def expire(self, now: float) -> None:
         """The deadline has passed; called by the server's sweep."""
         self.deadline = NEVER
-        if self.flow.write_paused:
+        if self.flow.write_paused or self._lingering:
             self._expire_writing(now)
-        elif self._lingering:
-            self.transport.abort()
         elif self.current is not None:
+            # The application may have stopped waiting meanwhile.
             if self._awaits_body and self.current.wants_body:
                 self._expire_body()
+            self._awaits_body = False
         elif self._head_pending:
             self._write_refusal(Refused(408, "request head not complete in time"))
         else:
@@ -475,11 +497,11 @@ class HTTPConnection(asyncio.Protocol):
     def _expire_writing(self, now: float) -> None:
         size = self.transport.get_write_buffer_size()
         if size < self._written:
-            self._written = size
-            self.deadline = now + self.config.timeout_response_write
-        else:
+            self._watch_writing(now)
+            return
+        if size:
             self.logger.info("%s takes nothing of its response: connection aborted.", self._peer_text())
-            self.transport.abort()
+        self.transport.abort()
 
     def _expire_body(self) -> None:
         cycle = self.current
@@ -508,8 +530,11 @@ class HTTPConnection(asyncio.Protocol):
     def shutdown(self) -> None:
         """Close: at once where nothing is in flight, else after the responses of the requests that have come."""
         if self.current is None:
-            self.close()
-        elif not self._pipeline:
+            if not self._lingering:
+                self.close()
+        elif self._pipeline:
+            self._pipeline[-1].keep_alive = False
+        else:
             self.current.keep_alive = False
 
     def drain(self, final: bool, chance: float = 1.0) -> None:
@@ -520,9 +545,10 @@ class HTTPConnection(asyncio.Protocol):
                 come yet gets `chance` seconds; else both live as long as they would have.
             chance: See there.
         """
+        self._final = final
         if self.current is not None or self._receiving is not None or self._head_pending:
             return  # `ServerState.draining` makes the next response the last
-        if not final:
+        if not final or self._lingering:
             return
         if self._silent:
             self.deadline = min(self.deadline, self.server_state.now + chance)
@@ -538,7 +564,8 @@ class HTTPConnection(asyncio.Protocol):
     # --- leaving HTTP ------------------------------------------------------------------------
 
     def _takes_upgrade(self, head: Head, method: bytes, headers: list[tuple[bytes, bytes]]) -> bool:
-        if head.upgrade != b"websocket" or head.length != 0:
+        # RFC 6455 4.1: the opening request is a GET. Whatever else asks to upgrade is an ordinary request.
+        if head.upgrade != b"websocket" or head.length != 0 or method != b"GET":
             self.logger.warning("Unsupported upgrade request.")
             return False
         if self.config.ws_protocol_class is None:

@@ -11,7 +11,7 @@ import asyncio
 from typing import TYPE_CHECKING, Any
 
 from uvicorn._types import ASGI3Application, ASGIReceiveEvent, ASGISendEvent
-from uvicorn.protocols._flow import HIGH_WATER_LIMIT, wake
+from uvicorn.protocols._flow import HIGH_WATER_LIMIT, forget, wake
 from uvicorn.protocols.http._framing import CHUNKED, CLOSE, LAST_CHUNK, LENGTH
 
 if TYPE_CHECKING:
@@ -21,6 +21,12 @@ if TYPE_CHECKING:
 WAITING, STARTED, COMPLETE = range(3)
 
 _DISCONNECT: Any = {"type": "http.disconnect"}
+
+
+def _is_cancelled() -> bool:
+    """Whether somebody cancels this task; else a CancelledError is one that the application has let escape."""
+    task = asyncio.current_task()
+    return task is not None and task.cancelling() > 0
 
 
 class RequestCycle:
@@ -132,12 +138,7 @@ class RequestCycle:
     @property
     def wants_body(self) -> bool:
         """Whether the application waits in receive() for a part of the body that has not come."""
-        return self._waiters is not None and self.more_body
-
-    @property
-    def expects_continue(self) -> bool:
-        """Whether the client still waits for 100 Continue."""
-        return self._expects_continue
+        return bool(self._waiters) and self.more_body
 
     # --- the application's task --------------------------------------------------------------
 
@@ -147,6 +148,8 @@ class RequestCycle:
             result = await app(self.scope, self.receive, self.send)  # type: ignore[func-returns-value]
             if result is not None or self.stage != COMPLETE:
                 await self._unfinished(result)
+        except GeneratorExit:  # the event loop is gone, and the task with it
+            raise
         except BaseException as exc:  # noqa: BLE001 - whatever it is, the request gets an end
             await self._failed(exc)
         finally:
@@ -159,24 +162,27 @@ class RequestCycle:
         connection = self.connection
         if result is not None:
             connection.logger.error("ASGI callable should return None, but returned '%s'.", result)
-            connection.close()
+            if self.stage == COMPLETE:
+                connection.shutdown()
+            else:
+                self._break_off()
         elif self.disconnected:
             pass
         elif self._input_ended:
-            connection.close()  # it was told that the client has gone, and left
+            self._break_off()  # it was told that the client has gone, and left
         elif self.stage == WAITING:
             connection.logger.error("ASGI callable returned without starting response.")
             await self._send_500()
         else:
             connection.logger.error("ASGI callable returned without completing response.")
-            connection.close()
+            self._break_off()
 
     async def _failed(self, exc: BaseException) -> None:
         connection = self.connection
-        if isinstance(exc, asyncio.CancelledError):
+        if isinstance(exc, asyncio.CancelledError) and _is_cancelled():
             # Only the server cancels a request's task, at the end of its grace period: the client sees a cut.
             if self.stage != COMPLETE:
-                connection.close()
+                self._break_off()
             raise exc
         connection.logger.error("Exception in ASGI application\n", exc_info=exc)
         if self.disconnected:
@@ -184,7 +190,13 @@ class RequestCycle:
         if self.stage == WAITING:
             await self._send_500()
         elif self.stage != COMPLETE:
-            connection.close()
+            self._break_off()
+
+    def _break_off(self) -> None:
+        """End the response and the connection where they stand; what other tasks still send goes nowhere."""
+        if not self.disconnected:
+            self.disconnect()
+            self.connection.close()
 
     async def _send_500(self) -> None:
         self.keep_alive = False
@@ -216,12 +228,20 @@ class RequestCycle:
             if self.more_body:
                 self.connection.flow.resume_reading()
                 self.connection.expect_body()
-            waiter = asyncio.get_running_loop().create_future()
-            if self._waiters is None:
-                self._waiters = [waiter]
-            else:
-                self._waiters.append(waiter)
+            await self._wait()
+
+    async def _wait(self) -> None:
+        """Wait for whatever comes next from the client, or for the response's end."""
+        waiter = asyncio.get_running_loop().create_future()
+        if self._waiters is None:
+            self._waiters = [waiter]
+        else:
+            self._waiters.append(waiter)
+        try:
             await waiter
+        except asyncio.CancelledError:
+            forget(self._waiters, waiter)
+            raise
 
     def _say_continue(self) -> None:
         self._expects_continue = False
@@ -241,7 +261,7 @@ class RequestCycle:
         elif stage == WAITING:
             self._start(message)
         else:
-            connection.close_unless_busy()
+            connection.shutdown()
             raise RuntimeError(
                 f"Unexpected ASGI message '{message['type']}' sent, after response already completed."
             )

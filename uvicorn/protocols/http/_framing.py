@@ -117,6 +117,8 @@ class ResponseFramer:
                 if b"close" in options:
                     said_close = True
                 elif b"keep-alive" in options:
+                    if alive_at:
+                        continue
                     alive_at = len(out)
                 out.append(line)
             elif value.strip().lower() == b"chunked":

@@ -29,6 +29,9 @@ _MAX_HOST = 265
 
 _NO_OPTIONS: frozenset[bytes] = frozenset()
 
+# RFC 9110 6.5.1: a trailer must not say where a message ends or whether the connection goes on.
+FORBIDDEN_TRAILERS = frozenset((b"content-length", b"transfer-encoding", b"connection"))
+
 
 class Refused(Exception):
     """The request cannot be served: `status` for the client, `reason` for the log."""
@@ -121,6 +124,21 @@ def examine(method: bytes, target: bytes, version: str, headers: list[tuple[byte
     if b"expect" in fields:
         expects_continue = _check_expect(fields[b"expect"], modern)
     return _make_head((path, query, keep_alive, expects_continue, upgrade, length))
+
+
+def check_framing(headers: list[tuple[bytes, bytes]]) -> None:
+    """Check the framing fields alone, for a parser that would change them before anybody else sees them.
+
+    Raises:
+        Refused: As `examine` does.
+    """
+    fields = dict(headers)
+    if len(fields) != len(headers):
+        _check_repeated(headers, fields)
+    if b"transfer-encoding" in fields:
+        _check_transfer_encoding(fields, modern=True)
+    elif b"content-length" in fields:
+        content_length(fields[b"content-length"])
 
 
 def _check_repeated(headers: list[tuple[bytes, bytes]], fields: dict[bytes, bytes]) -> None:

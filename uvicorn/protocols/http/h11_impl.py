@@ -1,8 +1,8 @@
 """HTTP/1.1 by h11: a thin codec, and the documented class.
 
-h11 reads requests here, one `h11.Connection` for each; responses are framed where all are (`_framing.py`). A head is
-given to h11 whole. What h11 would let pass and the RFC allows to refuse (obsolete line folding, bare LF and CR as line
-ends: RFC 9112 2.2 and 5.2) is refused, so that both implementations answer alike.
+h11 reads the heads here, one `h11.Connection` for each, given whole; responses are framed where all are (`_framing.py`).
+What h11 would let pass and the RFC allows to refuse (line folding, bare LF and CR as line ends, control characters,
+repeated lengths: RFC 9112 2.2, 5.2 and 6.3) is refused, so that both implementations answer alike.
 """
 
 from __future__ import annotations
@@ -12,30 +12,37 @@ from typing import Any, ClassVar
 
 import h11
 
+from uvicorn.protocols.http._chunked import ChunkedReader
 from uvicorn.protocols.http._codec import FRAMING_ALLOWANCE, FRAMING_RATIO
 from uvicorn.protocols.http._connection import HTTPConnection
-from uvicorn.protocols.http._head import Refused
+from uvicorn.protocols.http._head import Refused, check_framing
 
 # h11's own default for an incomplete head.
 DEFAULT_MAX_INCOMPLETE_EVENT_SIZE = 16384
+# The longest method that is taken for one (RFC 9110 15.6.2); the longest that is registered has 17 letters.
+MAX_METHOD = 64
+# Of what h11 says about bytes that are no request, this much goes to the log: it quotes them.
+_MAX_REASON = 120
 
 _HEAD_END = re.compile(rb"\n\r?\n")
-_DOUBTFUL_LINES = re.compile(rb"(?<!\r)\n|\r(?!\n)|\n[ \t]")
+_DOUBTFUL = re.compile(rb"(?<!\r)\n|\r(?!\n)|\n[ \t]|[\x00-\x08\x0b\x0c\x0e-\x1f\x7f]")
+_FRAMING_LINE = re.compile(rb"\n(content-length|transfer-encoding):([^\r]*)", re.IGNORECASE)
 
 
 class H11Codec:
     """Parses requests with h11 and tells the connection what it finds."""
 
     __slots__ = (
-        "_body_parser",
+        "_body_left",
         "_buffer",
+        "_chunked",
         "_connection",
         "_finished",
         "_framing_fed",
         "_head_limit",
+        "_in_body",
         "_incomplete_limit",
         "_searched",
-        "_upgrading",
     )
 
     def __init__(self, connection: HTTPConnection) -> None:
@@ -48,22 +55,23 @@ class H11Codec:
         )
         self._buffer = bytearray()  # bytes of heads, not given to h11 yet
         self._searched = 0
-        self._body_parser: h11.Connection | None = None
+        self._in_body = False
+        self._chunked: ChunkedReader | None = None
+        self._body_left = 0
         self._framing_fed = 0
-        self._finished = False
-        self._upgrading = False
+        self._finished = False  # the last request said that none would follow, or the connection leaves HTTP
 
     def feed(self, data: bytes) -> None:
         if self._finished:
             return
-        if self._body_parser is not None:
-            self._feed_body(self._body_parser, data)
+        if self._in_body:
+            self._feed_body(data)
         else:
             self._buffer += data
         self.resume()
 
     def resume(self) -> None:
-        while self._body_parser is None and not self._finished and not self._connection.pipeline_full:
+        while not self._in_body and not self._finished and not self._connection.pipeline_full:
             head = self._next_head()
             if head is None:
                 return
@@ -72,9 +80,9 @@ class H11Codec:
     def _next_head(self) -> bytes | None:
         """The bytes of the next whole head; None while there is none."""
         buffer = self._buffer
-        if not self._searched:
-            while buffer[:2] == b"\r\n":  # RFC 9112 2.2: empty lines before the request line
-                del buffer[:2]
+        if buffer.startswith((b"\r", b"\n")):  # RFC 9112 2.2: empty lines before the request line
+            self._searched = 0
+            buffer = self._buffer = buffer.lstrip(b"\r\n")
         match = _HEAD_END.search(buffer, max(0, self._searched - 2))
         size = match.end() if match else len(buffer)
         if size > self._head_limit:
@@ -88,55 +96,69 @@ class H11Codec:
         self._searched = 0
         head = bytes(buffer[:size])
         del buffer[:size]
-        if _DOUBTFUL_LINES.search(head):
-            raise Refused(400, "line folding, or a line that does not end in CRLF")
         return head
 
     def _parse(self, head: bytes) -> None:
+        if _DOUBTFUL.search(head):
+            raise Refused(400, "line folding, control characters, or a line that does not end in CRLF")
+        framing = [(name.lower(), value.strip(b" \t")) for name, value in _FRAMING_LINE.findall(head)]
+        check_framing(framing)
         parser = h11.Connection(h11.SERVER, max_incomplete_event_size=self._head_limit)
         try:
             parser.receive_data(head)
             event = parser.next_event()
         except h11.RemoteProtocolError as exc:
-            raise Refused(exc.error_status_hint, str(exc)) from None
-        if not isinstance(event, h11.Request):
-            raise Refused(400, "not a request")
-        headers = [(bytes(name), bytes(value)) for name, value in event.headers]
+            raise Refused(400, str(exc)[:_MAX_REASON]) from None
+        assert isinstance(event, h11.Request)
+        method = bytes(event.method)
+        if len(method) > MAX_METHOD:
+            raise Refused(501, "method too long")
+        as_sent = dict(framing)
+        headers = [(bytes(name), as_sent.get(name, bytes(value))) for name, value in event.headers]
         if self._connection.on_head(
-            bytes(event.method), bytes(event.target), event.http_version.decode("ascii"), headers, True
+            method, bytes(event.target), event.http_version.decode("ascii"), headers, True
         ):
-            self._upgrading = self._finished = True
-            rest, self._buffer = bytes(self._buffer), bytearray()
-            self._connection.on_upgrade(rest)
+            self._finished = True
+            self._connection.on_upgrade(self._take_buffer())
             return
-        self._body_parser = parser
+        fields = dict(headers)
         self._framing_fed = 0
-        rest, self._buffer = bytes(self._buffer), bytearray()
-        self._feed_body(parser, rest)
+        self._chunked = ChunkedReader() if b"transfer-encoding" in fields else None
+        self._body_left = int(fields.get(b"content-length", b"0"))
+        if self._chunked is None and not self._body_left:
+            self._end(b"")
+        else:
+            self._in_body = True
+            self._feed_body(self._take_buffer())
 
-    def _feed_body(self, parser: h11.Connection, data: bytes) -> None:
+    def _take_buffer(self) -> bytes:
+        data, self._buffer = bytes(self._buffer), bytearray()
+        return data
+
+    def _feed_body(self, data: bytes) -> None:
+        if self._chunked is not None:
+            self._feed_chunked(self._chunked, data)
+            return
+        piece = data[: self._body_left]
+        if piece:
+            self._body_left -= len(piece)
+            self._connection.on_body(piece)
+        if not self._body_left:
+            self._end(data[len(piece) :])
+
+    def _feed_chunked(self, reader: ChunkedReader, data: bytes) -> None:
         self._framing_fed += len(data)
-        try:
-            if data:
-                parser.receive_data(data)
-            while True:
-                event = parser.next_event()
-                if isinstance(event, h11.Data):
-                    self._framing_fed -= FRAMING_RATIO * len(event.data)
-                    self._connection.on_body(bytes(event.data))
-                elif isinstance(event, h11.EndOfMessage):
-                    self._end(parser)
-                    return
-                else:
-                    break
-        except h11.RemoteProtocolError as exc:
-            raise Refused(400, str(exc)) from None
-        if self._framing_fed > FRAMING_ALLOWANCE:
+        for piece in reader.feed(data):
+            self._framing_fed -= FRAMING_RATIO * len(piece)
+            self._connection.on_body(piece)
+        if reader.rest is not None:
+            self._end(reader.rest)
+        elif self._framing_fed > FRAMING_ALLOWANCE:
             raise Refused(400, "too much chunk framing or trailers")
 
-    def _end(self, parser: h11.Connection) -> None:
-        self._body_parser = None
-        self._buffer += parser.trailing_data[0]
+    def _end(self, rest: bytes) -> None:
+        self._in_body = False
+        self._buffer += rest
         self._finished = not self._connection.client_goes_on
         self._connection.on_end()
 

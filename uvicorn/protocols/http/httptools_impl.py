@@ -12,10 +12,19 @@ import httptools
 
 from uvicorn.protocols.http._codec import FRAMING_ALLOWANCE, FRAMING_RATIO
 from uvicorn.protocols.http._connection import HTTPConnection
-from uvicorn.protocols.http._head import Refused
+from uvicorn.protocols.http._head import FORBIDDEN_TRAILERS, Refused
 
 # A head is looked for in slices of this size, so that a flood of pipelined requests is parsed a few at a time.
 SLICE = 16384
+
+# What llhttp says where another status than 400 is due: RFC 9110 15.6.6 and 15.5.14.
+_STATUSES = {
+    "Invalid HTTP version": 505,
+    "Pause on PRI/Upgrade": 505,  # the preface of HTTP/2
+    "Content-Length overflow": 413,
+}
+# The end of an HTTP/1.0 request line.
+_HTTP10 = b" HTTP/1.0\r\n"
 
 
 class HttpToolsCodec:
@@ -24,6 +33,7 @@ class HttpToolsCodec:
     __slots__ = (
         "_bypassing",
         "_connection",
+        "_data",
         "_fed",
         "_finished",
         "_head_limit",
@@ -32,7 +42,10 @@ class HttpToolsCodec:
         "_kept",
         "_parser",
         "_priming",
+        "_refused",
+        "_says_http10",
         "_smallest_limit",
+        "_tail",
         "_upgrading",
         "_url",
     )
@@ -52,6 +65,10 @@ class HttpToolsCodec:
         self._upgrading = False  # the connection takes the upgrade
         self._bypassing = False  # it does not: the head is parsed again without it
         self._priming = False
+        self._refused: Refused | None = None  # in a callback
+        self._data = b""  # what the parser is looking at
+        self._tail = b""  # the end of what it saw of an incomplete head
+        self._says_http10 = False  # that head has an HTTP/1.0 request line
 
     def feed(self, data: bytes) -> None:
         if (len(data) > SLICE and self._in_head) or self._kept:
@@ -60,19 +77,27 @@ class HttpToolsCodec:
         if self._finished:
             return
         self._fed += len(data)
+        self._data = data
+        behind_upgrade = -1
         try:
             self._parser.feed_data(data)
         except httptools.HttpParserUpgrade as exc:
-            self._after_upgrade(data[exc.args[0] :])
+            behind_upgrade = exc.args[0]
         except httptools.HttpParserCallbackError as exc:
-            # Raised in one of the callbacks below: a refusal, or a bug that must not pass for bad input.
-            raise exc.__context__ or exc from None
+            # Raised in one of the callbacks below: a refusal, or a bug that must not pass for bad input. httptools
+            # hands it on as the context, which is another exception where the application is handling one.
+            raise self._refused or exc.__context__ or exc from None
         except httptools.HttpParserError as exc:
             if not self._finished:
-                raise Refused(400, str(exc)) from None
+                raise Refused(_STATUSES.get(str(exc), 400), str(exc)) from None
         else:
             if self._fed > self._smallest_limit:
                 self._check_limits()
+            if self._url:
+                self._note_version()  # the head goes on in the next packet
+        self._data = b""
+        if behind_upgrade >= 0:
+            self._after_upgrade(data[behind_upgrade:])
 
     def _feed_in_slices(self, data: bytes) -> None:
         data = self._kept + data
@@ -89,6 +114,17 @@ class HttpToolsCodec:
         if self._kept:
             self._feed_in_slices(b"")
 
+    def _note_version(self) -> None:
+        seen = self._tail + self._data
+        self._says_http10 = self._says_http10 or _HTTP10 in seen
+        self._tail = seen[1 - len(_HTTP10) :]
+
+    def _check_version(self) -> None:
+        # llhttp takes the request lines of RTSP and ICE as well, which have version 1.0, and does not tell.
+        self._note_version()
+        if not self._says_http10:
+            raise Refused(400, "not HTTP")
+
     def _check_limits(self) -> None:
         if self._in_head:
             if self._fed > self._head_limit:
@@ -100,7 +136,7 @@ class HttpToolsCodec:
         size = len(self._url) + sum(len(name) + len(value) + 4 for name, value in self._headers)
         # What is inside the parser, an incomplete line, is only known by the bound.
         if size > self._head_limit or bound > self._head_limit + SLICE:
-            status = 431 if self._headers or len(self._url) <= self._head_limit else 414
+            status = 414 if len(self._url) > self._head_limit else 431
             raise Refused(status, "request head too large")
 
     # --- httptools' callbacks ----------------------------------------------------------------
@@ -112,23 +148,43 @@ class HttpToolsCodec:
         if self._in_head:
             # llhttp leaves trailing white space, which is no part of a value (RFC 9112 5.1).
             if value and value[-1] <= 32:
-                value = value.rstrip(b" \t")
+                value = self._stripped(name, value)
             self._headers.append((name.lower(), value))
+        elif not self._priming and name.lower() in FORBIDDEN_TRAILERS:
+            self._refused = Refused(400, "invalid trailer")
+            raise self._refused
+
+    def _stripped(self, name: bytes, value: bytes) -> bytes:
+        stripped = value.rstrip(b" \t")
+        if b"\t" in value[len(stripped) :] and name.lower() == b"transfer-encoding":
+            # llhttp takes the tab for a part of the coding, and would say so when the application is running.
+            self._refused = Refused(400, "invalid Transfer-Encoding")
+            raise self._refused
+        return stripped
 
     def on_headers_complete(self) -> None:
         if self._priming:
             return
         parser = self._parser
-        if self._fed > self._head_limit:
-            self._check_head_size(0)
-        self._in_head = False
+        version = parser.get_http_version()
         upgrade = parser.should_upgrade()
-        headers, self._headers = self._headers, []
-        url, self._url = self._url, b""
-        self._fed = 0
-        taken = self._connection.on_head(
-            parser.get_method(), url, parser.get_http_version(), headers, upgrade
-        )
+        try:
+            if version == "1.0":
+                self._check_version()
+            if self._tail:  # the head came in several packets
+                self._check_head_size(0)
+                self._tail = b""
+                self._says_http10 = False
+            elif len(self._data) > self._head_limit:
+                self._check_head_size(0)
+            self._in_head = False
+            headers, self._headers = self._headers, []
+            url, self._url = self._url, b""
+            self._fed = 0
+            taken = self._connection.on_head(parser.get_method(), url, version, headers, upgrade)
+        except Refused as exc:
+            self._refused = exc
+            raise
         if upgrade:
             self._upgrading = taken
             if not taken:

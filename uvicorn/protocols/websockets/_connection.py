@@ -18,7 +18,7 @@ from uvicorn.protocols._flow import FlowControl
 from uvicorn.protocols._refusals import refusal
 from uvicorn.protocols._state import ServerState
 from uvicorn.protocols._upgrade import TakesUpgrade, UpgradeRequest
-from uvicorn.protocols.http._framing import CHUNKED, LAST_CHUNK, ResponseFramer
+from uvicorn.protocols.http._framing import CHUNKED, LAST_CHUNK, NONE, ResponseFramer
 from uvicorn.protocols.http._head import Refused
 from uvicorn.protocols.utils import (
     get_client_addr,
@@ -27,20 +27,30 @@ from uvicorn.protocols.utils import (
     get_remote_addr,
     is_ssl,
 )
-from uvicorn.protocols.websockets._engine import BadHandshake, Closed, Engine, Event, Pong
-from uvicorn.protocols.websockets._handshake import Handshake, RawRequestReader, accept_response
+from uvicorn.protocols.websockets._engine import Engine, Event, Pong
+from uvicorn.protocols.websockets._handshake import (
+    BadHandshake,
+    Handshake,
+    RawRequestReader,
+    accept_response,
+)
 from uvicorn.protocols.websockets._keepalive import KeepAlive
-from uvicorn.protocols.websockets._session import HANDSHAKE, OPEN, WebSocketSession
+from uvicorn.protocols.websockets._session import DENYING, HANDSHAKE, OPEN, WebSocketSession
 
 # How long the peer may take to answer a close frame, and to close the connection after it.
 CLOSE_TIMEOUT = 10.0
-# Bytes are parsed in slices of this size, so that reading stops soon after the queue is full.
+# Bytes are parsed in slices of this size, so that reading stops soon after the queue is full. So much may also come
+# before the handshake is complete.
 SLICE = 16384
 # Above this much that waits for the application, reading pauses, whatever the number of messages.
 QUEUE_BYTES = 1_048_576
 
 # RFC 6455 7.4.1, and the IANA registry it has opened.
 ABNORMAL_CLOSURE, INTERNAL_ERROR, SERVICE_RESTART = 1006, 1011, 1012
+
+
+# Status and headers of the application's own HTTP response.
+Denial = tuple[int, list[tuple[bytes, bytes]]]
 
 
 class WebSocketContext(ConnectionContext):
@@ -64,8 +74,8 @@ class WebSocketConnection(TakesUpgrade):
     """
 
     __slots__ = (
-        "_chunked",
         "_closing",
+        "_denial_mode",
         "_engine",
         "_handshake",
         "_held",
@@ -118,7 +128,7 @@ class WebSocketConnection(TakesUpgrade):
         self._raw: RawRequestReader | None = None
         self._keepalive = KeepAlive(config.ws_ping_interval, config.ws_ping_timeout)
         self._held = b""  # bytes that wait until the application has taken messages, or has accepted
-        self._chunked = False  # the application's own HTTP response is chunked
+        self._denial_mode = NONE  # how the body of the application's own HTTP response goes
         self._closing = False  # a close frame has gone out, or the transport is closing
 
     # --- asyncio.Protocol --------------------------------------------------------------------
@@ -138,7 +148,8 @@ class WebSocketConnection(TakesUpgrade):
         self._held = b""
         session = self.session
         if session is not None:
-            session.disconnected(ABNORMAL_CLOSURE, None if session.state == HANDSHAKE else "")
+            before = session.state in (HANDSHAKE, DENYING)
+            session.disconnected(ABNORMAL_CLOSURE, None if before else "")
         self.server_state.drop_connection(self)
 
     def eof_received(self) -> None:
@@ -148,13 +159,19 @@ class WebSocketConnection(TakesUpgrade):
         # Answers to pings grow the buffer as messages do: a client that reads nothing is not read from either.
         self.flow.pause_writing()
         self.flow.pause_reading()
+        if self._denying():
+            self.deadline = self.server_state.now + self.config.timeout_response_write
 
     def resume_writing(self) -> None:
         self.flow.resume_writing()
+        if self._denying():
+            self.deadline = NEVER
         self._read_on()
 
+    def _denying(self) -> bool:
+        return self.session is not None and self.session.state == DENYING and not self._closing
+
     def upgrade_received(self, request: UpgradeRequest) -> None:
-        self._held = request.rest
         try:
             handshake = self._handshake = Handshake(request.headers)
             self._engine = self.engine_class(
@@ -166,13 +183,14 @@ class WebSocketConnection(TakesUpgrade):
         self.scope = self._make_scope(request, handshake)
         session = self.session = WebSocketSession(self, self.scope)
         session.started_at = self.server_state.now
+        if request.rest:
+            self.data_received(request.rest)
         self.server_state.total_requests += 1
         if self.server_state.total_requests == self.server_state.request_limit:
             self.server_state.limit_reached()
         task = session.task = self.context.create_task(session.run(self.context.app))
-        self.server_state.tasks.add(task)
-        if self._held:
-            self.flow.pause_reading()
+        if not (self.context.starts_eagerly and task.done()):
+            self.server_state.tasks.add(task)
 
     def data_received(self, data: bytes) -> None:
         if self.session is None:
@@ -204,11 +222,15 @@ class WebSocketConnection(TakesUpgrade):
             return
         if session.state == HANDSHAKE:
             # RFC 6455 4.1: the client must not send before the handshake is complete. Some do, in the same packet.
-            self.flow.pause_reading()
+            # Up to a limit reading goes on, because who does not read does not see the client go.
+            if len(self._held) > SLICE:
+                self.flow.pause_reading()
             return
         data, self._held = self._held, b""
-        while data:
-            if session.queued >= self.config.ws_max_queue or session.queued_bytes >= QUEUE_BYTES:
+        if session.state == DENYING:
+            return  # it stays HTTP, and nothing may come behind this request
+        while data and not self.transport.is_closing():
+            if session.state == OPEN and self._queue_full(session):
                 self._held = data
                 self.flow.pause_reading()
                 break
@@ -217,6 +239,9 @@ class WebSocketConnection(TakesUpgrade):
             data = data[SLICE:]
         self._write_output()
 
+    def _queue_full(self, session: WebSocketSession) -> bool:
+        return session.queued >= self.config.ws_max_queue or session.queued_bytes >= QUEUE_BYTES
+
     def _take(self, event: Event, session: WebSocketSession) -> None:
         if isinstance(event, (str, bytes)):
             session.message(event)
@@ -224,7 +249,7 @@ class WebSocketConnection(TakesUpgrade):
             self._keepalive.pong(event.payload, self.server_state.now)
             if not self._closing:
                 self.deadline = self._keepalive.deadline
-        elif isinstance(event, Closed):
+        else:
             self._write_output()
             session.disconnected(event.code, event.reason)
             self.close_transport()
@@ -286,26 +311,35 @@ class WebSocketConnection(TakesUpgrade):
         self.transport.write(lines + body)
         self.close_transport()
 
-    def write_denial(self, start: Any, body: bytes, more: bool) -> None:
-        """Write a part of the application's own HTTP response; `start` with the first part, else None."""
-        transport = self.transport
-        if start is not None:
-            headers = [(bytes(name), bytes(value)) for name, value in start.get("headers") or ()]
+    def check_denial(self, start: Any) -> Denial:
+        """The application's own HTTP response, where it can be written.
+
+        Raises:
+            InvalidResponse: It cannot.
+        """
+        headers = [(bytes(name), bytes(value)) for name, value in start.get("headers") or ()]
+        self.context.framer.head(start["status"], headers, b"", False, True, False)
+        return start["status"], headers
+
+    def write_denial(self, denial: Denial | None, body: bytes, more: bool) -> None:
+        """Write a part of the application's own HTTP response: with `denial` the first one."""
+        if denial is not None:
+            status, headers = denial
             names = {name.lower() for name, _ in headers}
-            if not more and not names & {b"content-length", b"transfer-encoding"}:
+            bodiless = status in (204, 304)
+            if not more and not bodiless and not names & {b"content-length", b"transfer-encoding"}:
                 headers.append((b"content-length", b"%d" % len(body)))
-            head, mode, _, _ = self.context.framer.head(
-                start["status"], headers, self.context.default_lines(), False, True, False
+            head, self._denial_mode, _, _ = self.context.framer.head(
+                status, headers, self.context.default_lines(), bodiless, True, False
             )
-            self._chunked = mode == CHUNKED
-            transport.write(head)
-        if not self._chunked:
-            transport.write(body)
-            return
-        if body:
-            transport.write(b"%x\r\n%b\r\n" % (len(body), body))
-        if not more:
-            transport.write(LAST_CHUNK)
+            self.transport.write(head)
+        if self._denial_mode == CHUNKED:
+            if body:
+                self.transport.write(b"%x\r\n%b\r\n" % (len(body), body))
+            if not more:
+                self.transport.write(LAST_CHUNK)
+        elif self._denial_mode != NONE and body:
+            self.transport.write(body)
 
     def _refuse_handshake(self, exc: BadHandshake) -> None:
         self._closing = True
@@ -370,21 +404,20 @@ class WebSocketConnection(TakesUpgrade):
         if isinstance(content, str):
             self._engine.send_text(content)
         else:
-            self._engine.send_bytes(bytes(content))
+            self._engine.send_bytes(bytes(memoryview(content)))
         self._write_output()
 
     def _write_output(self) -> None:
-        if self._engine is not None:
-            data = self._engine.output()
-            if data and not self.transport.is_closing():
-                self.transport.write(data)
+        assert self._engine is not None
+        data = self._engine.output()
+        if data and not self.transport.is_closing():
+            self.transport.write(data)
 
     # --- the end -----------------------------------------------------------------------------
 
     def start_close(self, code: int, reason: str) -> None:
         """Send a close frame and wait for the peer's, within limits."""
-        if self._closing or self._engine is None:
-            return
+        assert self._engine is not None
         self._closing = True
         self._engine.close(code, reason)
         self._write_output()
@@ -396,18 +429,14 @@ class WebSocketConnection(TakesUpgrade):
     def close_transport(self) -> None:
         """Write what is buffered, then close."""
         self._closing = True
-        self.deadline = self.server_state.now + CLOSE_TIMEOUT
-        self.transport.close()
-
-    def end_abruptly(self) -> None:
-        """The application's task was cancelled, or found the client gone."""
         if not self.transport.is_closing():
-            self.close_transport()
+            self.deadline = self.server_state.now + CLOSE_TIMEOUT
+            self.transport.close()
 
     def expire(self, now: float) -> None:
         """The deadline has passed; called by the server's sweep."""
         self.deadline = NEVER
-        if self._closing or self._engine is None:
+        if self._closing or self._engine is None or self._denying():
             self.transport.abort()
             return
         payload = self._keepalive.due(now)
@@ -415,6 +444,10 @@ class WebSocketConnection(TakesUpgrade):
             self.deadline = self._keepalive.deadline
             self._engine.ping(payload)
             self._write_output()
+            return
+        if self._held and not self.flow.write_paused:
+            # It is the application that keeps us from reading, so the answer may have come.
+            self.deadline = now + self._keepalive.timeout
             return
         assert self.session is not None
         self.session.disconnected(INTERNAL_ERROR, "keepalive ping timeout")

@@ -9,10 +9,9 @@ from __future__ import annotations
 import codecs
 from typing import NamedTuple, Protocol
 
-from uvicorn.protocols.websockets._handshake import BadHandshake
+from uvicorn.protocols.websockets._handshake import Offers
 
 __all__ = [
-    "BadHandshake",
     "Closed",
     "Engine",
     "Event",
@@ -30,11 +29,10 @@ class Pong(NamedTuple):
 
 
 class Closed(NamedTuple):
-    """The connection is at its end: the peer has closed it, or has broken the protocol (`failed`)."""
+    """The connection is at its end, and this is its last event: the peer has closed it, or has broken the protocol."""
 
     code: int
     reason: str
-    failed: bool = False
 
 
 # A text or binary message is itself.
@@ -51,17 +49,14 @@ class Engine(Protocol):
 
     Attributes:
         extensions: What goes into our Sec-WebSocket-Extensions.
-
-    Raises:
-        BadHandshake: The offers cannot be read.
     """
 
     extensions: str | None
 
-    def __init__(self, max_size: int, deflate: bool, offers: str) -> None: ...
+    def __init__(self, max_size: int, deflate: bool, offers: Offers) -> None: ...
 
     def receive(self, data: bytes) -> list[Event]:
-        """What the bytes mean. Pings are answered and closes echoed in `output()`."""
+        """What the bytes mean. Pings are answered and closes echoed in `output()`; after Closed comes nothing."""
 
     def send_text(self, text: str) -> None: ...
 
@@ -84,40 +79,43 @@ class MessageTooBig(Exception):
 
 
 class MessageJoiner:
-    """Joins the fragments of a message, in linear time, and checks the UTF-8 of a text as it comes."""
+    """Joins the fragments of a message, in linear time, and checks the UTF-8 of a text as it comes.
 
-    __slots__ = ("_decoder", "_parts", "_texts")
+    The fragments become one buffer at once: kept apart, a message of one-byte fragments would take many times the
+    memory that its size allows it.
+    """
+
+    __slots__ = ("_buffer", "_decoder")
 
     def __init__(self) -> None:
-        self._parts: bytearray | None = None
-        self._texts: list[str] | None = None
+        self._buffer = bytearray()
         self._decoder: codecs.IncrementalDecoder | None = None
 
     def start(self, is_text: bool, data: bytes) -> None:
-        """The first of several fragments."""
-        if is_text:
-            self._decoder = codecs.getincrementaldecoder("utf-8")()
-            self._texts = [self._decode(data, final=False)]
-        else:
-            self._parts = bytearray(data)
+        """The first of several fragments.
+
+        Raises:
+            InvalidText: A text is no UTF-8.
+        """
+        self._decoder = codecs.getincrementaldecoder("utf-8")() if is_text else None
+        self._append(data, final=False)
 
     def add(self, data: bytes, final: bool) -> str | bytes | None:
-        """One more fragment; the message where it was the last."""
-        if self._texts is not None:
-            self._texts.append(self._decode(data, final))
-            if final:
-                text, self._texts = "".join(self._texts), None
-                return text
-        elif self._parts is not None:
-            self._parts += data
-            if final:
-                whole, self._parts = bytes(self._parts), None
-                return whole
-        return None
+        """One more fragment; the message where it was the last.
 
-    def _decode(self, data: bytes, final: bool) -> str:
-        assert self._decoder is not None
-        try:
-            return self._decoder.decode(data, final)
-        except UnicodeDecodeError as exc:
-            raise InvalidText(str(exc)) from None
+        Raises:
+            InvalidText: A text is no UTF-8.
+        """
+        self._append(data, final)
+        if not final:
+            return None
+        whole, self._buffer = self._buffer, bytearray()
+        return bytes(whole) if self._decoder is None else whole.decode("utf-8")
+
+    def _append(self, data: bytes, final: bool) -> None:
+        if self._decoder is not None:
+            try:
+                self._decoder.decode(data, final)
+            except UnicodeDecodeError as exc:
+                raise InvalidText(str(exc)) from None
+        self._buffer += data

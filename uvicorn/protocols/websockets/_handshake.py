@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import binascii
 import hashlib
+import re
 from collections.abc import Iterable
 
 import h11
@@ -20,6 +21,15 @@ _OWN_FIELDS = frozenset((b"upgrade", b"connection", b"sec-websocket-accept", b"s
 
 # A head that comes unparsed is not read beyond this size.
 _MAX_RAW_HEAD = 131072
+
+# Extensions in the order of preference, each with its parameters (RFC 6455 9.1).
+Offers = list[tuple[str, list[tuple[str, str | None]]]]
+
+# One token of Sec-WebSocket-Extensions with its value, and the separator behind it. A quoted value is a token, too.
+_TCHAR = r"[!#$%&'*+\-.^_`|~0-9A-Za-z]"
+_EXTENSION_PIECE = re.compile(
+    rf'[ \t]*({_TCHAR}+)(?:[ \t]*=[ \t]*(?:({_TCHAR}+)|"((?:\\?{_TCHAR})+)"))?[ \t]*([,;]|\Z)'
+)
 
 
 class BadHandshake(Exception):
@@ -37,7 +47,10 @@ class Handshake:
     Attributes:
         key: Its Sec-WebSocket-Key.
         subprotocols: Those it offers, in order.
-        extensions: The values of its Sec-WebSocket-Extensions lines, joined.
+        extensions: The extensions that it offers.
+
+    Raises:
+        BadHandshake: It is not valid.
     """
 
     __slots__ = ("extensions", "key", "subprotocols")
@@ -52,14 +65,10 @@ class Handshake:
         if not version:
             raise BadHandshake("missing Sec-WebSocket-Version header", version=True)
         if version != b"13":
-            raise BadHandshake(
-                f"invalid Sec-WebSocket-Version header: {version.decode('latin1')}", version=True
-            )
+            raise BadHandshake(f"invalid Sec-WebSocket-Version header: {_shown(version)}", version=True)
         offers = b",".join(values.get(b"sec-websocket-protocol", []))
         self.subprotocols = _subprotocols(offers)
-        self.extensions = ", ".join(
-            value.decode("latin1") for value in values.get(b"sec-websocket-extensions", [])
-        )
+        self.extensions = _extensions(_shown(b",".join(values.get(b"sec-websocket-extensions", []))))
 
 
 def _key(keys: list[bytes]) -> bytes:
@@ -72,15 +81,41 @@ def _key(keys: list[bytes]) -> bytes:
     except binascii.Error:
         raw = b""
     if len(raw) != 16:
-        raise BadHandshake(f"invalid Sec-WebSocket-Key header: {keys[0].decode('latin1')}")
+        raise BadHandshake(f"invalid Sec-WebSocket-Key header: {_shown(keys[0])}")
     return keys[0]
 
 
 def _subprotocols(offers: bytes) -> list[str]:
     names = [name.strip(b" \t") for name in offers.split(b",")] if offers else []
     if not all(TOKEN.match(name) for name in names):
-        raise BadHandshake(f"invalid Sec-WebSocket-Protocol header: {offers.decode('latin1')}")
+        raise BadHandshake(f"invalid Sec-WebSocket-Protocol header: {_shown(offers)}")
     return [name.decode("ascii") for name in names]
+
+
+def _extensions(text: str) -> Offers:
+    offers: Offers = []
+    separator = ","
+    at = 0
+    while True:
+        if separator == ",":
+            while text[at : at + 1] in (" ", "\t", ","):  # empty elements mean nothing (RFC 9110 5.6.1)
+                at += 1
+            if at == len(text):
+                return offers
+        piece = _EXTENSION_PIECE.match(text, at)
+        value = (piece[2] or piece[3]) if piece else None
+        if piece is None or (separator == "," and value is not None):
+            raise BadHandshake(f"invalid Sec-WebSocket-Extensions header: {text}")
+        if separator == ",":
+            offers.append((piece[1], []))
+        else:
+            offers[-1][1].append((piece[1], value.replace("\\", "") if value is not None else None))
+        at, separator = piece.end(), piece[4] or ","
+
+
+def _shown(value: bytes) -> str:
+    """For people: bytes above ASCII escaped, because some of them mean something to terminals."""
+    return value.decode("ascii", "backslashreplace")
 
 
 def accept_response(
@@ -126,8 +161,9 @@ class RawRequestReader:
         Raises:
             Refused: It is no request.
         """
+        searched = max(0, len(self._buffer) - 3)
         self._buffer += data
-        end = self._buffer.find(b"\r\n\r\n")
+        end = self._buffer.find(b"\r\n\r\n", searched)
         if end < 0:
             if len(self._buffer) > _MAX_RAW_HEAD:
                 raise Refused(431, "request head too large")
@@ -139,11 +175,10 @@ class RawRequestReader:
             event = parser.next_event()
         except h11.RemoteProtocolError as exc:
             raise Refused(exc.error_status_hint, str(exc)) from None
-        if not isinstance(event, h11.Request):
-            raise Refused(400, "not a request")
+        assert isinstance(event, h11.Request)  # the head is whole
         headers = [(bytes(name), bytes(value)) for name, value in event.headers]
         method, target = bytes(event.method), bytes(event.target)
         found = examine(method, target, event.http_version.decode("ascii"), headers)
-        if found.upgrade != b"websocket":
+        if found.upgrade != b"websocket" or method != b"GET" or found.length != 0:
             raise Refused(400, "not a WebSocket handshake")
         return UpgradeRequest(method, found.path, found.query, headers, rest)

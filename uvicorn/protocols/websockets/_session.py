@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any
 
 from uvicorn._types import ASGI3Application, ASGIReceiveEvent, ASGISendEvent
 from uvicorn.protocols._fields import InvalidResponse
-from uvicorn.protocols._flow import wake
+from uvicorn.protocols._flow import forget, wake
 from uvicorn.protocols.utils import ClientDisconnected
 
 if TYPE_CHECKING:
@@ -99,7 +99,7 @@ class WebSocketSession:
         self.queued_bytes += len(content)
         self._wake()
 
-    def disconnected(self, code: int, reason: str | None, gone: bool = True) -> None:
+    def disconnected(self, code: int, reason: str | None) -> None:
         """It is over: what has come before is still received, then this."""
         if self._disconnect is None:
             self._disconnect = {"type": "websocket.disconnect", "code": code}
@@ -107,7 +107,7 @@ class WebSocketSession:
                 self._disconnect["reason"] = reason
         if self.state != CLOSED:
             self.state = CLOSED
-            self._gone = gone
+            self._gone = True
         self._wake()
 
     def _wake(self) -> None:
@@ -137,7 +137,7 @@ class WebSocketSession:
     def _failed(self, exc: BaseException) -> None:
         connection = self._connection
         if isinstance(exc, (ClientDisconnected, asyncio.CancelledError)):
-            connection.end_abruptly()
+            connection.close_transport()
             return
         connection.logger.error("Exception in ASGI application\n", exc_info=exc)
         self._end_badly()
@@ -157,12 +157,10 @@ class WebSocketSession:
         state, self.state = self.state, CLOSED
         if state == HANDSHAKE:
             self._connection.refuse(500)
-        elif state == DENYING:
+        elif state != CLOSED:
             if self._denial is not None:
                 self._write_denial(b"", more=False)
-            self._connection.close_transport()
-        elif state == OPEN:
-            # No close frame: the client sees 1006, which is the truth.
+            # Where it was open there is no close frame: the client sees 1006, which is the truth.
             self._connection.close_transport()
 
     # --- the application's callables ---------------------------------------------------------
@@ -184,7 +182,11 @@ class WebSocketSession:
             if self._waiters is None:
                 self._waiters = []
             self._waiters.append(waiter)
-            await waiter
+            try:
+                await waiter
+            except asyncio.CancelledError:
+                forget(self._waiters, waiter)
+                raise
 
     async def send(self, message: ASGISendEvent) -> None:
         """Take one message of the application."""
@@ -218,7 +220,7 @@ class WebSocketSession:
         status = message["status"]
         if not isinstance(status, int) or not 200 <= status <= 599:
             raise InvalidResponse(f"Invalid status code of the response: {status!r}.")
-        self._denial = message
+        self._denial = self._connection.check_denial(message)
         self.state = DENYING
         self._connection.log_handshake(str(status))
 

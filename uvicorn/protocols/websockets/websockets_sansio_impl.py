@@ -4,15 +4,14 @@ from __future__ import annotations
 
 from typing import Any, ClassVar
 
-from websockets.exceptions import InvalidHeader, NegotiationError
+from websockets.exceptions import NegotiationError
 from websockets.extensions.permessage_deflate import ServerPerMessageDeflateFactory
 from websockets.frames import DATA_OPCODES, CloseCode, Frame, Opcode
-from websockets.headers import build_extension, parse_extension
+from websockets.headers import build_extension
 from websockets.protocol import Protocol, Side, State
 
 from uvicorn.protocols.websockets._connection import WebSocketConnection
 from uvicorn.protocols.websockets._engine import (
-    BadHandshake,
     Closed,
     Event,
     InvalidText,
@@ -20,7 +19,10 @@ from uvicorn.protocols.websockets._engine import (
     MessageTooBig,
     Pong,
 )
+from uvicorn.protocols.websockets._handshake import Offers
 
+# The largest payload of a control frame (RFC 6455 5.5).
+_CONTROL_SIZE = 125
 # 4 KiB windows and a small state: what a server with many connections can afford (256 KiB each by default).
 _DEFLATE = ServerPerMessageDeflateFactory(
     server_max_window_bits=12, client_max_window_bits=12, compress_settings={"memLevel": 5}
@@ -30,28 +32,25 @@ _DEFLATE = ServerPerMessageDeflateFactory(
 class WebSocketsEngine:
     """Frames by `websockets.protocol.Protocol`."""
 
-    __slots__ = ("_failed", "_joiner", "_max_size", "_protocol", "_size", "extensions")
+    __slots__ = ("_joiner", "_max_size", "_over", "_protocol", "_size", "extensions")
 
-    def __init__(self, max_size: int, deflate: bool, offers: str) -> None:
-        # The library compares the size on the wire, which compression may make a little larger than the message;
-        # the message itself is measured in `_take`.
-        wire_size = max_size + (max_size // 100 + 1024 if deflate and offers else 0)
-        self._protocol = Protocol(Side.SERVER, state=State.OPEN, max_size=wire_size)
+    def __init__(self, max_size: int, deflate: bool, offers: Offers) -> None:
+        self._protocol = Protocol(Side.SERVER, state=State.OPEN)
         self._max_size = max_size
         self._size = 0  # of the message so far
         self._joiner = MessageJoiner()
-        self._failed = False
+        self._over = False
         self.extensions: str | None = None
-        if deflate and offers:
+        if deflate:
             self._negotiate(offers)
+        # The library holds every frame against what is left of the limit, control frames too, and on the wire, where
+        # compression may have made it a little larger than it is. The message itself is measured in `_take_data`.
+        excess = max_size // 100 + 1024 if self.extensions else _CONTROL_SIZE
+        self._protocol.max_message_size = max_size + excess
 
-    def _negotiate(self, offers: str) -> None:
-        try:
-            parsed = parse_extension(offers)
-        except InvalidHeader:
-            raise BadHandshake(f"invalid Sec-WebSocket-Extensions header: {offers}") from None
-        for name, params in parsed:
-            if name != "permessage-deflate":
+    def _negotiate(self, offers: Offers) -> None:
+        for name, params in offers:
+            if name != _DEFLATE.name:
                 continue
             try:
                 agreed, extension = _DEFLATE.process_request_params(params, [])
@@ -62,27 +61,33 @@ class WebSocketsEngine:
             return
 
     def receive(self, data: bytes) -> list[Event]:
-        if self._failed:
-            return []
+        events: list[Event] = []
+        if self._over:
+            return events
         protocol = self._protocol
         protocol.receive_data(data)
-        events: list[Event] = []
         try:
             for frame in protocol.events_received():
                 assert isinstance(frame, Frame)
                 self._take(frame, events)
         except InvalidText as exc:
-            protocol.fail(CloseCode.INVALID_DATA, str(exc)[:100])
-            self._failed = True
+            self._fail(CloseCode.INVALID_DATA, str(exc)[:100], events)
         except MessageTooBig as exc:
-            protocol.fail(CloseCode.MESSAGE_TOO_BIG, str(exc))
-            self._failed = True
-        if protocol.parser_exc is not None:
-            self._failed = True
-        if self._failed:
+            self._fail(CloseCode.MESSAGE_TOO_BIG, str(exc), events)
+        if protocol.parser_exc is not None and not self._over:
+            # The library has found it, and has sent its close frame unless there was one before.
             sent = protocol.close_sent
-            events.append(Closed(int(sent.code), sent.reason, True) if sent else Closed(1006, "", True))
+            assert sent is not None
+            self._end(sent.code, sent.reason, events)
         return events
+
+    def _fail(self, code: CloseCode, reason: str, events: list[Event]) -> None:
+        self._protocol.fail(code, reason)
+        self._end(code, reason, events)
+
+    def _end(self, code: int, reason: str, events: list[Event]) -> None:
+        self._over = True
+        events.append(Closed(int(code), reason))
 
     def _take(self, frame: Frame, events: list[Event]) -> None:
         opcode = frame.opcode
@@ -95,7 +100,7 @@ class WebSocketsEngine:
         elif opcode is Opcode.CLOSE:
             received = self._protocol.close_rcvd
             assert received is not None
-            events.append(Closed(int(received.code), received.reason))
+            self._end(received.code, received.reason, events)
 
     def _take_data(self, opcode: Opcode, data: bytes, final: bool) -> str | bytes | None:
         """A frame of a message; the message where it is complete."""
