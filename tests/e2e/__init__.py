@@ -1,0 +1,1 @@
+"""Real processes, real sockets, real signals. Every test waits on conditions and leaves nothing behind."""

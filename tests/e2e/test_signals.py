@@ -1,0 +1,345 @@
+"""Signals to the master: stop, reload, scale, reopen, upgrade, pause."""
+
+from __future__ import annotations
+
+import os
+import re
+import signal
+import socket
+from pathlib import Path
+
+import pytest
+
+from tests.e2e.harness import APP, Service, read_response, wait_for
+from tests.e2e.load import Load
+
+
+def version(service: Service) -> str:
+    return service.request("/").body.split()[1].decode()
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT, signal.SIGQUIT])
+def test_a_stop_answers_every_request_in_flight(tmp_path: Path, number: signal.Signals) -> None:
+    with Service(tmp_path, "--port", "0", "--workers", "2") as service:
+        service.wait_ready(2)
+        clients = [service.connect() for _ in range(8)]
+        for client in clients:
+            client.sendall(b"GET /slow?1 HTTP/1.1\r\nHost: a\r\n\r\n")
+        service.send_signal(number)
+        for client in clients:
+            status, headers, body = read_response(client)
+            assert (status, headers["connection"], body) == (200, "close", b"slow answer")
+            client.close()
+        assert service.wait_exit() == 0
+        log = service.log
+    assert f"Received {number.name}, exiting." in log
+    assert log.count("lifespan shutdown") == 2
+    assert len(re.findall(r"Terminated child process \[\d+\]", log)) == 2
+    assert len(re.findall(r"Waiting for child process \[\d+\]", log)) == 2
+
+
+def test_while_it_stops_new_connections_are_refused(tmp_path: Path) -> None:
+    with Service(tmp_path, "--port", "0", "--workers", "2") as service:
+        service.wait_ready(2)
+        port = service.port
+        with service.connect() as client:
+            client.sendall(b"GET /slow?2 HTTP/1.1\r\nHost: a\r\n\r\n")
+            service.send_signal(signal.SIGTERM)
+
+            def refused() -> bool:
+                try:
+                    socket.create_connection(("127.0.0.1", port), timeout=5).close()
+                except ConnectionRefusedError:
+                    return True
+                return False
+
+            wait_for(refused, "refusal")
+            assert read_response(client)[2] == b"slow answer"
+        assert service.wait_exit() == 0
+
+
+def test_a_second_signal_stops_at_once(tmp_path: Path) -> None:
+    with Service(tmp_path, "--port", "0", "--workers", "2") as service:
+        service.wait_ready(2)
+        with service.connect() as client:
+            client.sendall(b"GET /slow?600 HTTP/1.1\r\nHost: a\r\n\r\n")
+            client.sendall(b"")
+            wait_for(lambda: _busy(service), "the request")
+            service.send_signal(signal.SIGTERM)
+            service.wait_log("Waiting for connections to close")
+            service.send_signal(signal.SIGTERM)
+            assert service.wait_exit() == 0
+            assert "Received SIGTERM again, stopping at once." in service.log
+            assert service.session() == []
+
+
+def _busy(service: Service) -> bool:
+    import psutil
+
+    return any(
+        each.status == psutil.CONN_ESTABLISHED
+        for pid in service.workers()
+        for each in psutil.Process(pid).net_connections("tcp")
+    )
+
+
+def test_shutdown_delay_serves_on(tmp_path: Path) -> None:
+    with Service(tmp_path, "--port", "0", "--workers", "2", "--shutdown-delay", "1") as service:
+        service.wait_ready(2)
+        service.send_signal(signal.SIGTERM)
+        service.wait_log("Serving on for 1 s")
+        assert service.request("/").status == 200
+        assert service.wait_exit() == 0
+
+
+# --- reload ------------------------------------------------------------------------------------
+
+
+def test_hup_rolls_new_code_in_under_load_without_a_failed_request(tmp_path: Path) -> None:
+    with Service(tmp_path, "--port", "0", "--workers", "2", "--no-access-log") as service:
+        service.wait_ready(2)
+        before = set(service.workers())
+        with Load(service.port, clients=4) as kept, Load(service.port, clients=4, keep_alive=False) as fresh:
+            for i in range(2, 5):
+                (tmp_path / "app.py").write_text(APP.replace('"v1"', f'"v{i}"'))
+                service.send_signal(signal.SIGHUP)
+                service.wait_log(f"Reload complete: generation {i} serves with 2 worker")
+        assert version(service) == "v4"
+        assert not before & set(service.workers())
+        assert service.stop() == 0
+        assert not kept.failures
+        assert not fresh.failures
+
+
+def test_code_that_does_not_start_leaves_everything_as_it_is_and_mended_code_is_rolled_in(
+    tmp_path: Path,
+) -> None:
+    with Service(tmp_path, "--port", "0", "--workers", "2") as service:
+        service.wait_ready(2)
+        before = set(service.workers())
+        (tmp_path / "app.py").write_text("def broken(:\n")
+        with Load(service.port, clients=2) as load:
+            service.send_signal(signal.SIGHUP)
+            service.wait_log("Reload failed, its first worker did not start: exit code 3")
+        assert "SyntaxError" in service.log
+        assert set(service.workers()) == before
+        assert not load.failures
+        (tmp_path / "app.py").write_text(APP.replace('"v1"', '"mended"'))
+        service.send_signal(signal.SIGHUP)
+        service.wait_log("Reload complete")
+        assert version(service) == "mended"
+        assert service.stop() == 0
+
+
+def test_a_broken_configuration_file_leaves_everything_as_it_is(tmp_path: Path) -> None:
+    file = tmp_path / "c.yaml"
+    file.write_text("app: app:app\nport: 0\nworkers: 2\n")
+    with Service(tmp_path, "--config", "c.yaml", app="") as service:
+        service.wait_ready(2)
+        before = set(service.workers())
+        for content, message in (
+            ("app: [", r"c\.yaml:\d+: is not YAML"),
+            ("app: app:app\nwrokers: 2\n", r"c\.yaml:2: wrokers: no such setting; did you mean 'workers'"),
+            ("app: app:app\nworkers: -1\n", r"c\.yaml:2: workers: "),
+        ):
+            file.write_text(content)
+            service.send_signal(signal.SIGHUP)
+            service.wait_log(r"Reload failed, the settings cannot be used: .*" + message)
+        assert set(service.workers()) == before
+        assert service.request("/").status == 200
+        file.write_text("app: app:app\nport: 0\nworkers: 3\n")
+        service.send_signal(signal.SIGHUP)
+        service.wait_log("Reload complete: generation 5 serves with 3 worker")
+        assert service.stop() == 0
+
+
+def test_changed_binds_open_before_the_old_ones_close(tmp_path: Path) -> None:
+    file = tmp_path / "c.yaml"
+    file.write_text("app: app:app\nbind: ['127.0.0.1:0', 'unix:a.sock']\nworkers: 1\n")
+    with Service(tmp_path, "--config", "c.yaml", app="") as service:
+        service.wait_ready(1)
+        assert (tmp_path / "a.sock").exists()
+        file.write_text("app: app:app\nbind: ['127.0.0.1:0', 'unix:b.sock']\nworkers: 1\n")
+        with Load(service.port, clients=4, keep_alive=False) as load:
+            service.send_signal(signal.SIGHUP)
+            service.wait_log("Reload complete")
+        assert not load.failures  # the socket that stays was never closed
+        assert not (tmp_path / "a.sock").exists()
+        with socket.socket(socket.AF_UNIX) as client:
+            client.connect(str(tmp_path / "b.sock"))
+            client.sendall(b"GET / HTTP/1.0\r\n\r\n")
+            assert client.recv(100).startswith(b"HTTP/1.1 200")
+        assert service.stop() == 0
+
+
+def test_a_bind_that_is_taken_leaves_everything_as_it_is(tmp_path: Path) -> None:
+    file = tmp_path / "c.yaml"
+    file.write_text("app: app:app\nport: 0\nworkers: 1\n")
+    with (
+        Service(tmp_path, "--config", "c.yaml", app="") as service,
+        socket.create_server(("127.0.0.1", 0)) as other,
+    ):
+        service.wait_ready(1)
+        file.write_text(f"app: app:app\nport: {other.getsockname()[1]}\nworkers: 1\n")
+        service.send_signal(signal.SIGHUP)
+        service.wait_log(
+            "Reload failed, the settings cannot be used: cannot bind to .*: address already in use"
+        )
+        assert service.request("/").status == 200
+        assert service.stop() == 0
+
+
+def test_term_during_a_reload_wins(tmp_path: Path) -> None:
+    with Service(tmp_path, "--port", "0", "--workers", "2") as service:
+        service.wait_ready(2)
+        (tmp_path / "app.py").write_text("import time\nprint('hanging', flush=True)\ntime.sleep(600)\n")
+        service.send_signal(signal.SIGHUP)
+        service.wait_log("hanging")
+        assert service.stop() == 0
+
+
+def test_a_storm_of_hups_is_a_few_reloads(tmp_path: Path) -> None:
+    with Service(tmp_path, "--port", "0", "--workers", "2", "--no-access-log") as service:
+        service.wait_ready(2)
+        with Load(service.port, clients=4) as load:
+            for _ in range(200):
+                service.send_signal(signal.SIGHUP)
+            service.wait_log("Reload complete")
+            wait_for(
+                lambda: len(service.workers()) == 2 and all("ready" in t for t in service.workers().values()),
+                "two ready workers",
+            )
+        assert not load.failures
+        assert service.stop() == 0
+        assert service.log.count("Started server process") < 60
+
+
+def test_hup_returns_to_the_configured_number(tmp_path: Path) -> None:
+    with Service(tmp_path, "--port", "0", "--workers", "2") as service:
+        service.wait_ready(2)
+        service.send_signal(signal.SIGTTIN)
+        service.wait_ready(3)
+        service.send_signal(signal.SIGHUP)
+        service.wait_log("Reload complete: generation 2 serves with 2 worker")
+        wait_for(lambda: len(service.workers()) == 2, "two workers")
+        assert service.stop() == 0
+
+
+def test_ttin_and_ttou_scale_by_one_and_never_below_one(tmp_path: Path) -> None:
+    with Service(tmp_path, "--port", "0", "--workers", "1") as service:
+        service.wait_ready(1)
+        service.send_signal(signal.SIGTTIN)
+        service.wait_ready(2)
+        service.send_signal(signal.SIGTTOU)
+        wait_for(lambda: len(service.workers()) == 1, "one worker")
+        service.send_signal(signal.SIGTTOU)
+        service.wait_log("Already reached one process, cannot decrease the number of processes.")
+        assert len(service.workers()) == 1
+        assert service.stop() == 0
+
+
+# --- log files, pause, upgrade -----------------------------------------------------------------
+
+
+def test_usr1_reopens_log_files_in_master_and_workers(tmp_path: Path) -> None:
+    (tmp_path / "log.yaml").write_text(
+        """
+version: 1
+disable_existing_loggers: false
+formatters: {plain: {format: '%(message)s'}}
+handlers:
+  file: {class: logging.FileHandler, filename: server.log, formatter: plain}
+loggers:
+  uvicorn: {handlers: [file], level: INFO, propagate: false}
+  uvicorn.access: {handlers: [file], level: INFO, propagate: false}
+"""
+    )
+    current = tmp_path / "server.log"
+    # The log goes to the file, so the port is chosen here.
+    with socket.create_server(("127.0.0.1", 0)) as probe:
+        port = probe.getsockname()[1]
+    arguments = ("--port", str(port), "--workers", "2", "--log-config", "log.yaml")
+    with Service(tmp_path, *arguments) as service:
+        wait_for(lambda: current.exists() and current.read_text().count("ready after") == 2, "two workers")
+        current.rename(tmp_path / "server.log.1")
+        service.send_signal(signal.SIGUSR1)
+        wait_for(current.exists, "a new file")
+        before = (tmp_path / "server.log.1").read_text()
+
+        def asked() -> bool:
+            with socket.create_connection(("127.0.0.1", port)) as client:
+                client.sendall(b"GET /marked HTTP/1.0\r\n\r\n")
+                client.recv(1000)
+            return current.read_text().count("/marked") >= 20
+
+        wait_for(asked, "access lines in the new file")
+        assert (tmp_path / "server.log.1").read_text() == before
+        assert len(service.workers()) == 2
+        assert service.stop() == 0
+
+
+def test_winch_drains_all_workers_and_hup_brings_them_back(tmp_path: Path) -> None:
+    with Service(tmp_path, "--port", "0", "--workers", "2") as service:
+        service.wait_ready(2)
+        port = service.port
+        service.send_signal(signal.SIGWINCH)
+        wait_for(lambda: service.workers() == {}, "no workers")
+        with socket.create_connection(("127.0.0.1", port)) as waiting:  # the sockets stay open
+            waiting.sendall(b"GET / HTTP/1.0\r\n\r\n")
+            service.send_signal(signal.SIGHUP)
+            assert waiting.recv(100).startswith(b"HTTP/1.1 200")
+        wait_for(lambda: len(service.workers()) == 2, "two workers")
+        assert service.stop() == 0
+
+
+def test_usr2_replaces_the_program_and_keeps_the_pid_the_port_and_every_request(tmp_path: Path) -> None:
+    with Service(tmp_path, "--port", "0", "--workers", "2", "--no-access-log") as service:
+        service.wait_ready(2)
+        before = set(service.workers())
+        with Load(service.port, clients=4) as kept, Load(service.port, clients=4, keep_alive=False) as fresh:
+            for i in range(1, 3):
+                (tmp_path / "app.py").write_text(APP.replace('"v1"', f'"upgrade {i}"'))
+                service.send_signal(signal.SIGUSR2)
+                service.wait_log(r"Took over \d+ worker process\(es\) from the program before", i)
+                service.wait_log("Reload complete", i)
+        assert service.request("/").body.split(maxsplit=1)[1] == b"upgrade 2"
+        assert not before & set(service.workers())
+        assert service.process.poll() is None
+        assert service.stop() == 0
+        assert not kept.failures
+        assert not fresh.failures
+
+
+def test_usr2_with_a_program_that_does_not_start_changes_nothing(tmp_path: Path) -> None:
+    with Service(tmp_path, "--port", "0", "--workers", "2") as service:
+        service.wait_ready(2)
+        before = set(service.workers())
+        (tmp_path / "app.py").write_text("raise RuntimeError('not today')\n")
+        service.send_signal(signal.SIGUSR2)
+        service.wait_log(
+            r"Upgrade failed: the new program does not start \(exit code 3\). Nothing has changed."
+        )
+        assert "RuntimeError: not today" in service.log
+        assert set(service.workers()) == before
+        assert service.request("/").status == 200
+        assert service.stop() == 0
+
+
+def test_the_master_is_not_blamed_when_everything_was_stopped(tmp_path: Path) -> None:
+    arguments = ("--workers", "2", "--timeout-worker-healthcheck", "1")
+    with Service(tmp_path, "--port", "0", *arguments) as service:
+        service.wait_ready(2)
+        before = set(service.workers())
+        members = service.session()
+        for pid in members:
+            os.kill(pid, signal.SIGSTOP)
+        import time
+
+        frozen = time.monotonic()
+        wait_for(lambda: time.monotonic() - frozen > 3, "a suspension longer than the health check")
+        for pid in sorted(members):
+            os.kill(pid, signal.SIGCONT)
+        assert service.request("/").status == 200
+        assert set(service.workers()) == before
+        assert "Aborting" not in service.log
+        assert service.stop() == 0

@@ -1,0 +1,294 @@
+"""The real host, beyond what it has in common with the fake one."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from uvicorn.supervisor.host import ChildExit, PosixHost, own_cgroup
+
+pytestmark = [
+    pytest.mark.skipif(sys.platform == "win32", reason="needs fork()"),
+    # What is forked here has nothing to do with the threads of the test runner.
+    pytest.mark.filterwarnings("ignore:This process .* is multi-threaded:DeprecationWarning"),
+]
+
+
+def exit_code(child: Callable[[], int]) -> int:
+    """What becomes of a child that runs this."""
+    host = PosixHost()
+    pid = host.fork(child)
+    os.waitid(os.P_PID, pid, os.WEXITED | os.WNOWAIT)
+    (gone,) = host.reap()
+    assert gone.pid == pid
+    return gone.code
+
+
+# --- fork --------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(("code", "result"), [(256, 0), (259, 3), (-1, 255), (2**40 + 5, 5), (True, 1)])
+def test_of_an_exit_code_the_last_eight_bits_count(code: int, result: int) -> None:
+    assert exit_code(lambda: code) == result
+
+
+@pytest.mark.parametrize(("code", "result"), [(None, 0), (0, 0), (4, 4), (-1, 255), ("a text", 1)])
+def test_a_child_may_leave_by_system_exit(code: object, result: int) -> None:
+    def child() -> int:
+        raise SystemExit(code)
+
+    assert exit_code(child) == result
+
+
+@pytest.mark.parametrize("exception", [RuntimeError, KeyboardInterrupt, GeneratorExit])
+def test_a_child_that_raises_ends_with_code_1_and_nothing_of_the_master_runs_on(
+    exception: type[BaseException],
+) -> None:
+    def child() -> int:
+        raise exception("in the child")
+
+    assert exit_code(child) == 1
+
+
+def test_a_child_whose_result_is_no_number_ends_with_code_1() -> None:
+    assert exit_code(lambda: None) == 1  # type: ignore[arg-type,return-value]
+
+
+def test_no_signal_is_lost_before_the_child_has_handlers() -> None:
+    def child() -> int:
+        while signal.SIGTERM not in signal.sigpending():
+            os.sched_yield()
+        signal.signal(signal.SIGTERM, lambda number, frame: os._exit(7))
+        signal.pthread_sigmask(signal.SIG_SETMASK, ())
+        return 0
+
+    host = PosixHost()
+    pid = host.fork(child)
+    host.signal(pid, signal.SIGTERM)
+    os.waitid(os.P_PID, pid, os.WEXITED | os.WNOWAIT)
+    assert host.reap() == [ChildExit(pid, 7)]
+
+
+def test_a_fork_leaves_the_masters_signal_mask_as_it_was() -> None:
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGUSR2})
+    try:
+        exit_code(lambda: 0)
+        assert signal.pthread_sigmask(signal.SIG_BLOCK, ()) == before | {signal.SIGUSR2}
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
+
+
+def test_a_fork_that_fails_raises_and_leaves_the_masters_signal_mask_as_it_was(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    def fails() -> int:
+        raise BlockingIOError(11, "Resource temporarily unavailable")
+
+    monkeypatch.setattr(os, "fork", fails)
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, ())
+    with pytest.raises(OSError, match="temporarily unavailable"):
+        PosixHost().fork(lambda: 0)
+    assert signal.pthread_sigmask(signal.SIG_BLOCK, ()) == before
+
+
+class Broken:
+    def flush(self) -> None:
+        raise BrokenPipeError
+
+
+@pytest.mark.parametrize("stream", [None, Broken()])
+def test_processes_are_made_also_where_there_is_no_output(
+    stream: object, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(sys, "stdout", stream)
+    monkeypatch.setattr(sys, "stderr", stream)
+    assert exit_code(lambda: 3) == 3
+
+
+def test_what_is_buffered_is_written_once() -> None:
+    script = (
+        "import os, sys; from uvicorn.supervisor.host import PosixHost\n"
+        "sys.stdout.write('before ')\n"
+        "pid = PosixHost().fork(lambda: sys.stdout.write('child ') * 0)\n"
+        "os.waitpid(pid, 0); print('after')"
+    )
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)
+    assert done.stdout == "before child after\n"
+
+
+# --- other programs ----------------------------------------------------------------------------
+
+
+def test_a_program_gets_its_environment_and_no_blocked_signals() -> None:
+    script = (
+        "import os, signal, sys\n"
+        "blocked = signal.pthread_sigmask(signal.SIG_BLOCK, ())\n"
+        "sys.exit(0 if os.environ.get('NAME') == 'value' and not blocked and os.getpgrp() == os.getpid() else 1)"
+    )
+    host = PosixHost()
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGUSR2})
+    try:
+        pid = host.start_program([sys.executable, "-c", script], {"NAME": "value"})
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
+    os.waitid(os.P_PID, pid, os.WEXITED | os.WNOWAIT)
+    assert host.reap() == [ChildExit(pid, 0)]
+
+
+def test_a_program_that_is_not_there_is_an_error() -> None:
+    with pytest.raises(OSError, match="No such file"):
+        PosixHost().start_program(["/no/such/program"], {})
+    with pytest.raises(OSError, match="No such file"):
+        PosixHost().exec_program(["/no/such/program"], {}, [])
+
+
+def test_an_exec_that_fails_leaves_descriptors_as_they_were() -> None:
+    reader, writer = os.pipe()
+    os.set_inheritable(writer, True)
+    try:
+        with pytest.raises(OSError, match="No such file"):
+            PosixHost().exec_program(["/no/such/program"], {}, [reader, writer])
+        assert [os.get_inheritable(fd) for fd in (reader, writer)] == [False, True]
+    finally:
+        os.close(reader)
+        os.close(writer)
+
+
+def test_an_exec_keeps_the_process_and_the_descriptors_that_it_is_told_to() -> None:
+    reader, writer = os.pipe()
+    other_reader, other_writer = os.pipe()
+    script = (
+        "import os, sys\n"
+        "os.write(int(sys.argv[1]), str(os.getpid()).encode())\n"
+        "try: os.fstat(int(sys.argv[2]))\n"
+        "except OSError: sys.exit(9)"
+    )
+    command = [sys.executable, "-c", script, str(writer), str(other_writer)]
+    host = PosixHost()
+    pid = host.fork(lambda: host.exec_program(command, dict(os.environ), [writer]))
+    os.waitid(os.P_PID, pid, os.WEXITED | os.WNOWAIT)
+    assert host.reap() == [ChildExit(pid, 9)]
+    assert os.read(reader, 100) == str(pid).encode()
+    for fd in (reader, writer, other_reader, other_writer):
+        os.close(fd)
+
+
+# --- processes ---------------------------------------------------------------------------------
+
+
+@pytest.mark.skipif(not sys.platform.startswith("linux"), reason="told by /proc")
+def test_a_process_may_have_any_name(tmp_path: Path) -> None:
+    """The name in brackets in /proc/PID/stat may look like what follows it."""
+    ready = tmp_path / "ready"
+    name = b") T (x) R 1"
+
+    def child() -> int:
+        Path("/proc/self/comm").write_bytes(name)
+        signal.pthread_sigmask(signal.SIG_SETMASK, ())
+        os.kill(os.getpid(), signal.SIGSTOP)
+        ready.touch()
+        return 0
+
+    host = PosixHost()
+    pid = host.fork(child)
+    os.waitid(os.P_PID, pid, os.WSTOPPED | os.WNOWAIT)
+    assert host.is_stopped(pid)
+    host.signal(pid, signal.SIGCONT)
+    os.waitid(os.P_PID, pid, os.WEXITED | os.WNOWAIT)
+    assert not host.is_stopped(pid)  # ended, but not reaped
+    assert host.reap() == [ChildExit(pid, 0)]
+    assert ready.exists()
+
+
+# --- the cgroup --------------------------------------------------------------------------------
+
+
+def cgroup(path: Path, **files: str) -> Path:
+    for name, content in files.items():
+        (path / name.replace("_", ".", 1)).write_text(content)
+    return path
+
+
+@pytest.mark.parametrize(
+    ("content", "count"),
+    [
+        ("low 0\nhigh 0\nmax 12\noom 3\noom_kill 2\noom_group_kill 9\n", 2),
+        ("oom_kill_disable 0\nunder_oom 0\noom_kill 7\n", 7),
+        ("oom_kill x\n", 0),
+        ("", 0),
+    ],
+)
+def test_kills_for_lack_of_memory_are_counted(content: str, count: int, tmp_path: Path) -> None:
+    assert PosixHost(cgroup(tmp_path, memory_events=content)).oom_kills() == count
+
+
+def test_kills_are_found_in_the_old_layout_too(tmp_path: Path) -> None:
+    (tmp_path / "memory").mkdir()
+    (tmp_path / "memory" / "memory.oom_control").write_text("oom_kill_disable 0\nunder_oom 0\noom_kill 1\n")
+    assert PosixHost(tmp_path).oom_kills() == 1
+
+
+def test_without_a_cgroup_nothing_was_killed_and_there_is_room(tmp_path: Path) -> None:
+    host = PosixHost(tmp_path)
+    assert host.oom_kills() == 0
+    assert host.has_headroom()
+
+
+@pytest.mark.parametrize(
+    ("limit", "used", "files", "room"),
+    [
+        ("1000", "900", 0, True),
+        ("1000", "901", 0, False),
+        ("1000", "1000", 0, False),
+        ("1000", "1000", 100, True),  # the kernel drops files when it wants the room
+        ("1000", "1000", 99, False),
+        ("max", "1000000", 0, True),
+        (str(2**63 - 4096), "1", 0, True),  # how the old layout says that there is no limit
+        ("", "900", 0, True),
+        ("1000", "", 0, True),
+    ],
+)
+def test_there_is_headroom_with_a_tenth_of_the_memory_free(
+    limit: str, used: str, files: int, room: bool, tmp_path: Path
+) -> None:
+    stat = f"anon 5\nfile 6\ninactive_file {files}\nactive_file 900\n"
+    cgroup(tmp_path, memory_max=f"{limit}\n", memory_current=f"{used}\n", memory_stat=stat)
+    assert PosixHost(tmp_path).has_headroom() is room
+
+
+def test_headroom_is_found_in_the_old_layout_too(tmp_path: Path) -> None:
+    (tmp_path / "memory").mkdir()
+    (tmp_path / "memory" / "memory.limit_in_bytes").write_text("1000\n")
+    (tmp_path / "memory" / "memory.usage_in_bytes").write_text("950\n")
+    assert not PosixHost(tmp_path).has_headroom()
+
+
+@pytest.mark.parametrize(
+    ("table", "found"),
+    [
+        ("0::/system.slice/web.service\n", "system.slice/web.service"),
+        ("12:pids:/x\n1:name=systemd:/x\n0::/system.slice/web.service\n", "system.slice/web.service"),
+        ("0::/\n", ""),
+        ("0::/not/mounted/here\n", ""),
+        ("4:memory:/system.slice/web.service\n", ""),
+        ("", ""),
+    ],
+)
+def test_our_cgroup_is_where_the_kernel_says_or_the_mount_point(
+    table: str, found: str, tmp_path: Path
+) -> None:
+    mounted = tmp_path / "cgroup"
+    (mounted / "system.slice" / "web.service").mkdir(parents=True)
+    (mounted / "system.slice" / "web.service" / "memory.current").touch()
+    (tmp_path / "table").write_text(table)
+    assert own_cgroup(mounted, tmp_path / "table") == mounted / found
+
+
+def test_without_a_table_our_cgroup_is_the_mount_point(tmp_path: Path) -> None:
+    assert own_cgroup(tmp_path, tmp_path / "none") == tmp_path

@@ -1,0 +1,242 @@
+"""The machine under any sequence of events: what `service.py` asserts after every step, and what is asserted here."""
+
+from __future__ import annotations
+
+from dataclasses import asdict
+
+from hypothesis import HealthCheck, settings
+from hypothesis import Phase as Search
+from hypothesis import strategies as st
+from hypothesis.stateful import (
+    RuleBasedStateMachine,
+    initialize,
+    invariant,
+    precondition,
+    rule,
+    run_state_machine_as_test,
+)
+
+from tests.supervisor.service import Child, Service
+from uvicorn.supervisor import events
+from uvicorn.supervisor.actions import Abandon, TellToDrain
+from uvicorn.supervisor.events import PoolSpec
+from uvicorn.supervisor.pool import Stage
+from uvicorn.supervisor.settle import RULES
+from uvicorn.supervisor.state import ABORT_GRACE, Phase
+
+SPECS = st.builds(
+    PoolSpec,
+    size=st.integers(1, 4),
+    startup=st.sampled_from([0.0, 20.0]),
+    healthcheck=st.sampled_from([0.5, 5.0]),
+    stall=st.sampled_from([0.0, 3.0, 30.0]),
+    drain=st.sampled_from([2.0, 42.0]),
+    shutdown_delay=st.sampled_from([0.0, 10.0]),
+    limit_restarts=st.sampled_from([3, 1000]),
+)
+
+
+class AnyService(RuleBasedStateMachine):
+    """Anything happens to a service at any time."""
+
+    @initialize(spec=SPECS)
+    def start(self, spec: PoolSpec) -> None:
+        self.service = Service(**asdict(spec))
+        self.service.do(events.Start())
+
+    def pick(self, data: st.DataObject, **conditions: bool) -> Child | None:
+        found = [
+            child
+            for child in self.service.children.values()
+            if all(getattr(child, name) is value for name, value in conditions.items())
+        ]
+        return data.draw(st.sampled_from(found)) if found else None
+
+    @property
+    def running(self) -> bool:
+        return self.service.exit_code is None
+
+    # --- what children do ----------------------------------------------------------------------
+
+    @rule(data=st.data())
+    def one_becomes_ready(self, data: st.DataObject) -> None:
+        if child := self.pick(data, is_ready=False):
+            self.service.ready(child.wid)
+
+    @rule()
+    def all_become_ready(self) -> None:
+        self.service.all_ready()
+
+    @rule(data=st.data(), code=st.sampled_from([0, 1, 3, -6, -9, -11]), out_of_memory=st.booleans())
+    def one_dies(self, data: st.DataObject, code: int, out_of_memory: bool) -> None:
+        if child := self.pick(data):
+            self.service.exit(child.wid, code, out_of_memory)
+
+    @rule()
+    def those_who_are_told_to_leave(self) -> None:
+        self.service.leave_all_told()
+
+    @rule(data=st.data())
+    def one_stops_accepting(self, data: st.DataObject) -> None:
+        if child := self.pick(data):
+            self.service.do(events.StoppedAccepting(child.wid))
+
+    @rule(data=st.data())
+    def one_asks_to_be_replaced(self, data: st.DataObject) -> None:
+        if child := self.pick(data, is_ready=True):
+            self.service.do(events.RecycleWanted(child.wid, "limit"))
+
+    @rule(
+        data=st.data(), what=st.sampled_from(["loop_hangs", "thread_hangs", "stopped"]), value=st.booleans()
+    )
+    def one_hangs_or_goes_on(self, data: st.DataObject, what: str, value: bool) -> None:
+        if child := self.pick(data, is_ready=True):
+            setattr(child, what, value)
+
+    # --- what people do ------------------------------------------------------------------------
+
+    @rule(settings_are=st.one_of(SPECS, st.just("wrong")))
+    def hup(self, settings_are: PoolSpec | str) -> None:
+        service = self.service
+        current = {
+            worker.wid
+            for worker in service.state.pool
+            if worker.generation == service.state.generation and not worker.retiring
+        }
+        service.settings = settings_are
+        actions = service.do(events.ReloadRequested())
+        if settings_are == "wrong" and any(isinstance(action, Abandon) for action in actions):
+            # An abandoned generation leaves the current one untouched.
+            assert not current & {action.wid for action in actions if isinstance(action, TellToDrain)}
+
+    @rule(step=st.sampled_from([1, -1]))
+    def scale(self, step: int) -> None:
+        self.service.do(events.ScaleRequested(step))
+
+    @rule()
+    def winch(self) -> None:
+        self.service.do(events.PauseRequested())
+
+    @rule()
+    def usr1(self) -> None:
+        self.service.do(events.ReopenRequested())
+
+    @rule(fails=st.booleans())
+    def usr2(self, fails: bool) -> None:
+        self.service.trial_fails = fails
+        self.service.do(events.UpgradeRequested())
+
+    @precondition(lambda self: self.service.trial is not None)
+    @rule(code=st.sampled_from([0, 3, -9]))
+    def the_trial_ends(self, code: int) -> None:
+        self.service.end_trial(code)
+
+    @rule(dice=st.integers(0, 9))
+    def term(self, dice: int) -> None:
+        if dice == 0 or self.service.stop_requested:  # rarely, so that something can happen before
+            self.service.stop_requested = True
+            self.service.do(events.StopRequested("SIGTERM"))
+
+    # --- what the system does ------------------------------------------------------------------
+
+    @rule(fails=st.booleans())
+    def forks_fail(self, fails: bool) -> None:
+        self.service.fork_fails = fails
+
+    @rule(headroom=st.booleans())
+    def memory_changes(self, headroom: bool) -> None:
+        self.service.headroom = headroom
+
+    @precondition(lambda self: self.running)
+    @rule()
+    def wake(self) -> None:
+        self.service.wake()
+
+    @rule(seconds=st.sampled_from([0.1, 1.0, 6.0, 45.0]))
+    def time_passes(self, seconds: float) -> None:
+        self.service.pass_time(seconds)
+
+    @rule(seconds=st.sampled_from([0.5, 1.5, 3600.0]), children_too=st.booleans())
+    def the_master_stands_still(self, seconds: float, children_too: bool) -> None:
+        blamed = self.service.logged("no sign of life")
+        self.service.sleep(seconds, children_too)
+        if seconds > 2.5:
+            assert self.service.logged("no sign of life") == blamed, "blamed before it was given time"
+
+    # --- what always holds ---------------------------------------------------------------------
+
+    @invariant()
+    def the_rules_have_come_to_rest(self) -> None:
+        if hasattr(self, "service"):
+            state = self.service.state
+            state.out = []
+            assert not any(rule(state, self.service.machine._now) for rule in RULES[state.phase])
+
+    @invariant()
+    def the_machine_does_not_want_to_be_called_in_the_past(self) -> None:
+        if hasattr(self, "service") and self.running:
+            assert self.service.machine.next_deadline() >= self.service.machine._now
+
+    def teardown(self) -> None:
+        """From wherever it is, the service comes to rest, and a stop ends it in time."""
+        if not hasattr(self, "service") or not self.running:
+            return
+        service = self.service
+        self.recover()
+        state = service.state
+        if state.phase is Phase.RUNNING:
+            assert state.reload is None
+            assert not state.rolling or state.paused
+            wanted = 0 if state.paused else state.size
+            assert service.holders() == {slot: [state.generation] for slot in range(1, wanted + 1)}
+            assert len(service.children) == wanted
+            assert all(worker.stage is Stage.READY for worker in state.pool)
+        if self.running:
+            self.stop_in_time()
+
+    def recover(self) -> None:
+        """Nothing goes wrong any more."""
+        service = self.service
+        service.fork_fails, service.headroom = False, True
+        for child in service.children.values():
+            child.loop_hangs = child.thread_hangs = child.stopped = False
+        for _ in range(40):
+            service.rest()
+            if not self.running:
+                return
+            for worker in service.state.pool.serving():
+                service.children[worker.wid].loop_hangs = False
+            service.pass_time(2)
+        if service.trial is not None:
+            service.end_trial(3)
+
+    def stop_in_time(self) -> None:
+        """Nobody listens, and everybody dies only when it is killed: the end comes within the clocks."""
+        service = self.service
+        service.stop_requested = True
+        began = service.now
+        drain = max([worker.spec.drain for worker in service.state.pool], default=0.0)
+        while service.exit_code is None:
+            if service.state.phase is Phase.RUNNING:
+                service.do(events.StopRequested("SIGTERM"))
+            for wid in [wid for wid, child in service.children.items() if "kill" in child.told]:
+                service.exit(wid, -9)
+            if service.exit_code is None:
+                service.wake()
+            assert service.now - began <= service.state.spec.shutdown_delay + drain + ABORT_GRACE + 1
+
+
+def test_any_sequence_of_events() -> None:
+    run_state_machine_as_test(
+        AnyService,
+        settings=settings(
+            max_examples=150,
+            stateful_step_count=40,
+            deadline=None,
+            derandomize=True,
+            database=None,
+            # To find the shortest sequence as well would take minutes; add it when one is found.
+            phases=[Search.generate],
+            suppress_health_check=list(HealthCheck),
+        ),
+    )

@@ -1,0 +1,19 @@
+"""The garbage collector after start-up."""
+
+from __future__ import annotations
+
+import gc
+
+from uvicorn._tuning import THRESHOLD, freeze_heap
+
+
+def test_heap_is_frozen_and_collected_less_often() -> None:
+    before = gc.get_threshold()
+    assert gc.get_freeze_count() == 0
+    try:
+        freeze_heap()
+        assert gc.get_freeze_count() > 0
+        assert gc.get_threshold() == (THRESHOLD, *before[1:])
+    finally:
+        gc.unfreeze()
+        gc.set_threshold(*before)
