@@ -1,0 +1,79 @@
+# Two commands do everything: `make serve` runs a real application under a master, `make test` runs the tests.
+# Each sets up what it needs in .venv, from the package index, and is quick the second time.
+
+SHELL := /bin/bash
+.DEFAULT_GOAL := help
+
+# The first interpreter that is new enough; `make PYTHON=...` takes another one.
+PYTHON ?= $(shell for candidate in python3 python3.13 python3.12 python3.11 python; do \
+	command -v $$candidate >/dev/null 2>&1 && $$candidate -c 'import sys; sys.exit(sys.version_info < (3, 11))' \
+	>/dev/null 2>&1 && echo $$candidate && break; done)
+
+VENV := .venv
+BIN := $(VENV)/bin
+PIP := $(BIN)/python -m pip --quiet --disable-pip-version-check
+# End-to-end tests mostly wait, so more run at the same time than there are cores.
+JOBS ?= 4
+
+.PHONY: help serve test check format generate clean
+
+help:
+	@echo "make serve     run examples/ under a master with two workers"
+	@echo "make test      run all tests"
+	@echo "make check     lint, formatting, types, import contracts, generated files"
+	@echo "make format    format the code"
+	@echo "make generate  write docs/settings.md and the JSON Schema again"
+	@echo "make clean     remove .venv and caches"
+
+$(BIN)/python:
+	@test -n "$(PYTHON)" || { echo "No Python 3.11 or newer was found; name one: make PYTHON=/path/to/python"; exit 1; }
+	@echo "Setting up $(VENV) with $$($(PYTHON) --version) ..."
+	@$(PYTHON) -m venv $(VENV)
+	@$(PIP) install --upgrade pip
+
+$(VENV)/.serve: $(BIN)/python pyproject.toml
+	@echo "Installing uvicorn with its standard extras, and what the example needs ..."
+	@$(PIP) install --editable '.[standard]' --group example
+	@touch $@
+
+$(VENV)/.test: $(BIN)/python pyproject.toml
+	@echo "Installing uvicorn with all its extras, and what the tests need ..."
+	@$(PIP) install --editable '.[standard,wsproto]' --group test
+	@touch $@
+
+$(VENV)/.check: $(VENV)/.test
+	@echo "Installing linters and type checkers ..."
+	@$(PIP) install --group check
+	@touch $@
+
+serve: $(VENV)/.serve
+	@echo
+	@echo "  The application    http://127.0.0.1:8000/"
+	@echo "  Reload             kill -HUP \$$(pgrep -f 'uvicorn: master')     after a change in examples/"
+	@echo "  One worker more    kill -TTIN \$$(pgrep -f 'uvicorn: master')"
+	@echo "  Status             ps -eo pid,etime,args | grep '[u]vicorn: '"
+	@echo "  Settings           examples/uvicorn.yaml; all of them: .venv/bin/uvicorn --help"
+	@echo "  Stop               Ctrl-C"
+	@echo
+	@exec $(BIN)/uvicorn --config examples/uvicorn.yaml
+
+test: $(VENV)/.test
+	@echo "Running the tests ..."
+	@$(BIN)/python -m pytest --numprocesses $(JOBS) --quiet $(ARGS)
+
+check: $(VENV)/.check
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+	$(BIN)/lint-imports --no-logo 2>/dev/null || $(BIN)/lint-imports
+	$(BIN)/python -m uvicorn.settings.derived --check
+
+format: $(VENV)/.check
+	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .
+
+generate: $(VENV)/.test
+	$(BIN)/python -m uvicorn.settings.derived
+
+clean:
+	rm -rf $(VENV) .pytest_cache .mypy_cache .ruff_cache .hypothesis .import_linter_cache
