@@ -443,13 +443,21 @@ def test_files_outside_the_watched_directories_are_not_seen(watched: Path) -> No
     ]
 
 
+def test_what_changes_before_the_first_look_is_a_change(watched: Path) -> None:
+    reload = stat_reload(watched)
+    reload.startup()
+    os.utime(watched / "main.py", (101, 101))
+    assert reload.should_restart() == [watched / "main.py"]
+
+
 def test_restart_forgets_the_times(watched: Path) -> None:
     reload = stat_reload(watched)
-    reload.should_restart()
-    reload.restart()
-    assert reload.mtimes == {}
+    reload.startup()
     os.utime(watched / "main.py", (101, 101))
+    reload.restart()
     assert reload.should_restart() is None
+    os.utime(watched / "main.py", (102, 102))
+    assert reload.should_restart() == [watched / "main.py"]
 
 
 def test_looking_ends_when_told_to(watched: Path) -> None:
@@ -501,6 +509,12 @@ def test_changed_files_that_do_not_count_bring_about_nothing() -> None:
 def test_patterns_decide_which_changes_count() -> None:
     reload = watchfiles_reload([{(1, "/srv/page.html"), (1, "/srv/a.py")}], reload_includes=["*.html"])
     assert reload.should_restart() == [Path("/srv/a.py"), Path("/srv/page.html")]
+
+
+def test_watching_begins_before_the_first_pause() -> None:
+    reload = watchfiles_reload([{(1, "/srv/a.py")}])
+    reload.should_exit.set()  # a pause would end the loop
+    assert reload.should_restart() == [Path("/srv/a.py")]
 
 
 def test_end_of_the_watcher_ends_the_loop() -> None:

@@ -203,6 +203,23 @@ class StatReload(BaseReload):
 
     def should_restart(self) -> list[Path] | None:
         self.pause()
+        return self._look()
+
+    def startup(self) -> None:
+        self._take_stock()
+        super().startup()
+
+    def restart(self) -> None:
+        self._take_stock()
+        super().restart()
+
+    def _take_stock(self) -> None:
+        """Before the server reads the files: what changes from here on is a change."""
+        self.mtimes = {}
+        self._look()
+
+    def _look(self) -> list[Path] | None:
+        """The first file that has changed since it was last seen."""
         for path in self.iter_py_files():
             try:
                 mtime = path.stat().st_mtime
@@ -214,10 +231,6 @@ class StatReload(BaseReload):
             elif mtime > before:
                 return [path]
         return None
-
-    def restart(self) -> None:
-        self.mtimes = {}
-        super().restart()
 
     def iter_py_files(self) -> Iterator[Path]:
         for directory in self.config.reload_dirs:
@@ -277,9 +290,11 @@ class WatchFilesReload(BaseReload):
         )
 
     def should_restart(self) -> list[Path] | None:
-        self.pause()
+        # Watching begins with the first look. So that one comes before the first pause: a server that is up sooner
+        # would be changed unseen.
         changes = next(self.watcher)
         if not changes:
+            self.pause()
             return None
         paths = sorted({Path(name) for _, name in changes})
         return [path for path in paths if self.watch_filter(path)]
