@@ -443,6 +443,7 @@ def test_files_outside_the_watched_directories_are_not_seen(watched: Path) -> No
     ]
 
 
+@pytest.mark.usefixtures("handlers")
 def test_what_changes_before_the_first_look_is_a_change(watched: Path) -> None:
     reload = stat_reload(watched)
     reload.startup()
@@ -450,6 +451,7 @@ def test_what_changes_before_the_first_look_is_a_change(watched: Path) -> None:
     assert reload.should_restart() == [watched / "main.py"]
 
 
+@pytest.mark.usefixtures("handlers")
 def test_restart_forgets_the_times(watched: Path) -> None:
     reload = stat_reload(watched)
     reload.startup()
