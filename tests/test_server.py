@@ -1438,3 +1438,22 @@ def test_limit_of_requests_is_the_hooks_to_decide(run: Run) -> None:
             assert not server.should_exit
 
     run(test)
+
+
+def test_address_is_known_where_there_is_just_one(run: Run) -> None:
+    async def test() -> None:
+        seen = []
+
+        async def app(scope: Any, receive: Any, send: Any) -> None:
+            seen.append(scope["server"])
+            await answer(send, b"")
+
+        for host, known in (("127.0.0.1", True), ("0.0.0.0", False)):
+            server = make(app, lifespan="off", host=host)
+            async with serving(server):
+                port = port_of(server)
+                assert server.server_state.address == (("127.0.0.1", port) if known else None)
+                await once(port)
+                assert seen.pop() == ("127.0.0.1", port)
+
+    run(test)

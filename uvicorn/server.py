@@ -264,6 +264,7 @@ class Server:
             await self._stop_lifespan()
             sys.exit(STARTUP_FAILURE)
         self.server_state.draining = False
+        self.server_state.address = _only_address(self.servers)
         self._start_ticking()
         self.started = True
         self.hooks.started(self)
@@ -542,3 +543,13 @@ def _any_readable(fds: list[int]) -> bool:
     for fd in fds:
         poller.register(fd, select.POLLIN)
     return bool(poller.poll(0))
+
+
+def _only_address(servers: Iterable[Any]) -> tuple[str, int] | None:
+    """The address that every connection arrives at; None where it has to be asked for: with several sockets, or one
+    on all interfaces."""
+    names = [sock.getsockname() for server in servers for sock in server.sockets]
+    if len(names) != 1 or not isinstance(names[0], tuple) or names[0][0] in ("0.0.0.0", "::"):  # noqa: S104
+        return None
+    host, port = names[0][:2]
+    return str(host), int(port)

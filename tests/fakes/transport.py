@@ -11,6 +11,7 @@ class FakeTransport(asyncio.Transport):
 
     Attributes:
         buffer: Everything that was written.
+        writes: The same, write by write.
         closed: Whether close() or abort() was called.
         eof_written: Whether write_eof() was called.
         reading: Whether reading is on.
@@ -27,6 +28,7 @@ class FakeTransport(asyncio.Transport):
     ) -> None:
         super().__init__({"peername": peername, "sockname": sockname, "sslcontext": sslcontext})
         self.buffer = b""
+        self.writes: list[Any] = []
         self.closed = False
         self.aborted = False
         self.eof_written = False
@@ -39,6 +41,7 @@ class FakeTransport(asyncio.Transport):
         assert not self.closed, "write after close"
         assert not self.eof_written, "write after write_eof"
         self.buffer += bytes(data)
+        self.writes.append(data)
 
     def can_write_eof(self) -> bool:
         return self._half_close

@@ -7,7 +7,8 @@ from typing import Any
 
 import pytest
 
-from uvicorn.middleware.proxy_headers import ProxyHeadersMiddleware
+from uvicorn.middleware import proxy_headers
+from uvicorn.middleware.proxy_headers import ProxyHeadersMiddleware, _TrustedHosts
 
 PEER = ("127.0.0.1", 4321)
 
@@ -210,3 +211,13 @@ def test_empty_element_leaves_the_client_and_not_the_scheme(
 ) -> None:
     scope = behind(trusted, forwarded_for, "https")
     assert (scope["scheme"], scope["client"]) == ("https", PEER)
+
+
+def test_what_is_known_of_hosts_is_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(proxy_headers, "_KNOWN_HOSTS", 4)
+    hosts = _TrustedHosts("10.0.0.0/30, proxy")
+    for _ in range(2):
+        for i in range(10):
+            assert (f"10.0.0.{i}" in hosts) == (i < 4)
+        assert "proxy" in hosts
+        assert len(hosts._known) <= 4

@@ -27,6 +27,8 @@ class ServerState:
         now: Coarse monotonic time in seconds, moved by the server's ticker; 0 where nobody moves it.
         draining: Whether each answer should be its connection's last.
         request_limit: After how many requests `on_request_limit` is called; 0 for never.
+        address: The (host, port) that every connection arrives at, where there is just one: to ask each of them
+            costs two system calls.
         access: The server's access log; None leaves the choice to the connection.
         counter: Told when a connection goes, so that the accept gate of the siblings sees it.
         contexts: What connections of one class have worked out once for all of them.
@@ -34,6 +36,7 @@ class ServerState:
 
     __slots__ = (
         "access",
+        "address",
         "connections",
         "contexts",
         "counter",
@@ -57,6 +60,7 @@ class ServerState:
         self.request_limit = 0
         self.on_request_limit: Callable[[], None] | None = None
         self.on_emptied: Callable[[], None] | None = None
+        self.address: tuple[str, int] | None = None
         self.access: AccessLog | None = None
         self.counter: ConnectionCounter | None = None
         self.contexts: dict[Any, Any] = {}

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import re
-from collections.abc import Coroutine
+from collections.abc import Callable, Coroutine
 from types import SimpleNamespace
 from typing import Any
 
@@ -38,6 +38,9 @@ class TaskLoop(FakeLoop):
 
     def create_task(self, coroutine: Coroutine[Any, Any, None]) -> Any:
         return asyncio.get_running_loop().create_task(coroutine)
+
+    def call_soon(self, callback: Callable[[], None]) -> Any:
+        return asyncio.get_running_loop().call_soon(callback)
 
 
 async def settle(turns: int = 10) -> None:

@@ -710,6 +710,103 @@ def test_message_after_the_end_does_not_cut_the_request_behind(protocol_class: A
     assert transport.closed
 
 
+# --- the head waits for the body ----------------------------------------------------------------
+
+
+def test_head_and_first_piece_of_the_body_are_one_write(protocol_class: Any) -> None:
+    async def main() -> None:
+        _, app, transport = script(protocol_class, GET)
+        await settle()
+        await app.start()
+        assert transport.writes == []
+        await app.body(b"one", more=True)
+        assert len(transport.writes) == 1
+        await app.body(b"two")
+        assert len(transport.writes) == 2
+        [response] = read_responses(transport.buffer)
+        assert response.body == b"onetwo"
+        app.finish()
+        await settle()
+        assert len(transport.writes) == 2
+
+    play(main)
+
+
+def test_large_body_is_not_copied_behind_its_head(protocol_class: Any) -> None:
+    async def main() -> None:
+        _, app, transport = script(protocol_class, GET)
+        await settle()
+        large = b"x" * 70_000
+        await app.send({**START, "headers": [(b"content-length", b"70000")]})
+        await app.body(large)
+        assert transport.writes[1] is large
+        app.finish()
+        await settle()
+
+    play(main)
+
+
+def test_head_does_not_wait_longer_than_a_turn(protocol_class: Any) -> None:
+    async def main() -> None:
+        _, app, transport = script(protocol_class, GET)
+        await settle()
+        await app.start()
+        await settle(2)
+        assert transport.buffer.startswith(b"HTTP/1.1 200 OK\r\n")
+        assert transport.buffer.endswith(b"\r\n\r\n")
+        await app.body(b"late")
+        [response] = read_responses(transport.buffer)
+        assert response.body == b"late"
+        app.finish()
+        await settle()
+
+    play(main)
+
+
+def test_head_that_waits_is_written_before_the_connection_is_cut(protocol_class: Any) -> None:
+    async def app(scope: Any, receive: Any, send: Any) -> None:
+        await send(START)
+        raise ValueError("no body")
+
+    async def main() -> None:
+        protocol = connect(protocol_class, app, loop=TaskLoop())
+        protocol.data_received(GET)
+        await settle()
+        [response] = read_responses(protocol.transport.buffer)
+        assert (response.status, response.ended) == (200, False)
+        assert protocol.transport.closed
+
+    play(main)
+
+
+def test_head_that_waits_goes_nowhere_when_the_client_has_gone(protocol_class: Any) -> None:
+    async def main() -> None:
+        protocol, app, transport = script(protocol_class, GET)
+        await settle()
+        await app.start()
+        transport.close()
+        protocol.connection_lost(None)
+        await settle()
+        assert transport.writes == []
+        app.finish()
+        await settle()
+
+    play(main)
+
+
+def test_loop_without_call_soon_gets_the_head_at_once(protocol_class: Any) -> None:
+    async def app(scope: Any, receive: Any, send: Any) -> None:
+        await send(START)
+        assert connection.transport.buffer.endswith(b"\r\n\r\n")
+        await send(BODY)
+
+    connection = connect(protocol_class, app)
+    connection.data_received(GET)
+    asyncio.run(connection.loop.run_all())
+    [response] = read_responses(connection.transport.buffer)
+    assert response.status == 200
+
+
 # --- cancellation -----------------------------------------------------------------------------
 
 
@@ -720,6 +817,7 @@ def test_cancelled_request_is_cut_without_a_500(protocol_class: Any, log: Log, s
         await settle()
         if started:
             await app.start()
+            await settle()
         written = transport.buffer
         [task] = protocol.server_state.tasks
         task.cancel("Task cancelled, timeout graceful shutdown exceeded")
@@ -811,6 +909,7 @@ def test_send_that_waits_returns_when_the_client_goes(protocol_class: Any) -> No
         protocol, app, transport = script(protocol_class, GET)
         await settle()
         await app.start()
+        await settle()
         written = transport.buffer
         protocol.pause_writing()
         sending = asyncio.ensure_future(app.body(b"hello"))

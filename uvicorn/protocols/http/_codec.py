@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 import asyncio
-from typing import Protocol
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Protocol
 
 from uvicorn.protocols._context import ConnectionContext, ProtocolConfig
 from uvicorn.protocols._flow import HIGH_WATER_LIMIT, FlowControl
 from uvicorn.protocols._state import ServerState
 from uvicorn.protocols._upgrade import UpgradeRequest
 from uvicorn.protocols.http._framing import ResponseFramer
+
+if TYPE_CHECKING:
+    from uvicorn.protocols.http._cycle import RequestCycle
 
 # What a chunked body may carry besides its data: chunk lines, extensions, trailers. This much for each body, and
 # seven bytes for each byte of data: one-byte chunks have five.
@@ -59,9 +63,9 @@ class UpgradeBuffer:
 
 
 class HTTPContext(ConnectionContext):
-    """The shared decisions of HTTP connections: those of all protocols, and the framer."""
+    """The shared decisions of HTTP connections: those of all protocols, and the framer; and the heads that wait."""
 
-    __slots__ = ("fields_limit", "framer", "keep_alive", "limits_concurrency")
+    __slots__ = ("_call_soon", "_held", "fields_limit", "framer", "keep_alive", "limits_concurrency")
 
     def __init__(
         self, config: ProtocolConfig, state: ServerState, loop: asyncio.AbstractEventLoop, title_case: bool
@@ -71,3 +75,20 @@ class HTTPContext(ConnectionContext):
         self.fields_limit = config.limit_request_fields
         self.keep_alive = config.timeout_keep_alive
         self.limits_concurrency = config.limit_concurrency is not None
+        self._held: list[RequestCycle] = []
+        # Programs give loops of their own that have tasks and timers, and nothing else: there no head waits.
+        self._call_soon: Callable[..., object] | None = getattr(loop, "call_soon", None)
+
+    def hold(self, cycle: RequestCycle) -> None:
+        """Let the head of a response wait for its body until the event loop's next turn, at most."""
+        if self._call_soon is None:
+            cycle.release_head()
+            return
+        self._held.append(cycle)
+        if len(self._held) == 1:  # one call for all heads of a turn
+            self._call_soon(self._release)
+
+    def _release(self) -> None:
+        held, self._held = self._held, []
+        for cycle in held:
+            cycle.release_head()

@@ -447,6 +447,8 @@ class HTTPConnection(asyncio.Protocol):
 
     def close(self) -> None:
         """Write what is buffered, then close; what still comes in is not looked at."""
+        if self.current is not None:
+            self.current.release_head()
         self._end_here()
         if not self.transport.is_closing():
             self.transport.close()
@@ -593,7 +595,7 @@ class HTTPConnection(asyncio.Protocol):
 
     def _look_at_peers(self) -> None:
         self._client = get_remote_addr(self.transport)
-        self._server = get_local_addr(self.transport)
+        self._server = self.server_state.address or get_local_addr(self.transport)
         if is_ssl(self.transport):
             self.scheme = "https"
 

@@ -1,8 +1,8 @@
 """One request and its response, as the application sees them: receive(), send(), and what wrong messages get.
 
 This is on the path of every request. So: no timer, no Event, no done-callback; a future only when receive() really
-has to wait; head and body leave in one flush of the transport's buffer. The obligations of HTTP and ASGI cost about
-0.85 us of a 6 us request this way; each of the usual means costs more than that alone.
+has to wait; head and first piece of body leave in one write, a system call (5 us) less. The obligations of HTTP and
+ASGI cost about 0.85 us of a 6 us request this way; each of the usual means costs more than that alone.
 """
 
 from __future__ import annotations
@@ -47,6 +47,7 @@ class RequestCycle:
         "_body_size",
         "_delivered",
         "_expects_continue",
+        "_head",
         "_input_ended",
         "_is_head",
         "_mode",
@@ -91,6 +92,8 @@ class RequestCycle:
         self._delivered = False
         self._input_ended = False
         self._waiters: list[asyncio.Future[None]] | None = None
+        # The response's head, while it waits for the first piece of the body.
+        self._head: bytes | None = None
         self._mode = CLOSE
         self._remaining = 0
 
@@ -287,7 +290,17 @@ class RequestCycle:
         self._expects_continue = False
         if connection.access is not None:
             connection.access.log(self.scope, status)
-        connection.transport.write(head)
+        # ASGI lets the head wait for the first piece of the body; not longer, though, than a turn of the event loop:
+        # who waits for an event stream wants to see that it has begun.
+        self._head = head
+        context.hold(self)
+
+    def release_head(self) -> None:
+        """Write the head where it still waits."""
+        head, self._head = self._head, None
+        transport = self.connection.transport
+        if head is not None and not transport.is_closing():
+            transport.write(head)
 
     def _write_body(self, message: Any) -> None:
         if message["type"] != "http.response.body":
@@ -295,35 +308,47 @@ class RequestCycle:
         body = message.get("body", b"")
         more = message.get("more_body", False)
         mode = self._mode
-        connection = self.connection
         if mode == LENGTH:
-            if body:
-                left = self._remaining = self._remaining - len(body)
-                if left < 0:
-                    raise RuntimeError("Response content longer than Content-Length")
-                connection.transport.write(body)
-            if not more and self._remaining:
+            left = self._remaining = self._remaining - len(body)
+            if left < 0:
+                raise RuntimeError("Response content longer than Content-Length")
+            if left and not more:
                 raise RuntimeError("Response content shorter than Content-Length")
+            self._write(body, not more)
         elif mode == CHUNKED:
-            self._write_chunk(connection.transport, body, more)
-        elif mode == CLOSE and body:
-            connection.transport.write(body)
+            self._write_chunk(body, not more)
+        else:
+            self._write(body if mode == CLOSE else b"", not more)
         if not more:
             self.stage = COMPLETE
             if self._waiters is not None:
                 self._wake()
-            connection.response_complete(self)
+            self.connection.response_complete(self)
 
-    def _write_chunk(self, transport: asyncio.Transport, body: bytes, more: bool) -> None:
+    def _write(self, data: bytes, last: bool) -> None:
+        """Write a piece, behind the head where that still waits."""
+        transport = self.connection.transport
+        head = self._head
+        if head is None:
+            if data:
+                transport.write(data)
+        elif len(data) > HIGH_WATER_LIMIT:
+            # Not joined: a copy of a large body costs more than another write.
+            self._head = None
+            transport.write(head)
+            transport.write(data)
+        elif data or last:
+            self._head = None
+            transport.write(b"%b%b" % (head, data))
+
+    def _write_chunk(self, body: bytes, last: bool) -> None:
         if not body:
-            if not more:
-                transport.write(LAST_CHUNK)
+            self._write(LAST_CHUNK if last else b"", last)
         elif len(body) > HIGH_WATER_LIMIT:
-            # Not joined: a copy of a large body costs more than two more items in the write buffer.
-            transport.write(b"%x\r\n" % len(body))
-            transport.write(body)
-            transport.write(b"\r\n" if more else b"\r\n" + LAST_CHUNK)
-        elif more:
-            transport.write(b"%x\r\n%b\r\n" % (len(body), body))
+            self._write(b"%x\r\n" % len(body), False)
+            self._write(body, False)
+            self._write(b"\r\n" + LAST_CHUNK if last else b"\r\n", last)
+        elif last:
+            self._write(b"%x\r\n%b\r\n%b" % (len(body), body, LAST_CHUNK), True)
         else:
-            transport.write(b"%x\r\n%b\r\n%b" % (len(body), body, LAST_CHUNK))
+            self._write(b"%x\r\n%b\r\n" % (len(body), body), False)

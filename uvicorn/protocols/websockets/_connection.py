@@ -385,7 +385,7 @@ class WebSocketConnection(TakesUpgrade):
             "asgi": {"version": context.asgi_version, "spec_version": "2.4"},
             "http_version": "1.1",
             "scheme": "wss" if is_ssl(self.transport) else "ws",
-            "server": get_local_addr(self.transport),
+            "server": self.server_state.address or get_local_addr(self.transport),
             "client": get_remote_addr(self.transport),
             "root_path": context.root_path,
             "path": context.root_path + unquote(request.path.decode("ascii")),
