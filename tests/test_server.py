@@ -1365,7 +1365,9 @@ class OwnHooks(ServerHooks):
     def final(self) -> bool:
         return self.is_final
 
-    def acceptor(self, server: Server, sock: socket.socket, factory: Callable[[], Any]) -> Any:
+    def acceptor(
+        self, server: Server, sock: socket.socket, factory: Callable[[], Any], open_server: Any
+    ) -> Any:
         assert factory().server_state is server.server_state
         return self.own_acceptor
 

@@ -71,8 +71,10 @@ class ServerHooks:
     def empties_queue(self) -> bool:
         return self.final()
 
-    # A server object for an inherited listening socket; None for the event loop's own.
-    def acceptor(self, server: Server, sock: socket.socket, factory: Callable[[], Any]) -> Any | None:
+    # A server object for an inherited listening socket; None for the event loop's own, which `open_server` makes.
+    def acceptor(
+        self, server: Server, sock: socket.socket, factory: Callable[[], Any], open_server: Callable[..., Any]
+    ) -> Any | None:
         return None
 
     def started(self, server: Server) -> None:
@@ -306,9 +308,10 @@ class Server:
                 logging.getLogger("uvicorn.access"), self._loop.call_later
             )
         if sockets is not None:
+            open_server = functools.partial(self._create_server, options=options)
             for sock in sockets:
-                acceptor = self.hooks.acceptor(self, sock, factory)
-                self.servers.append(acceptor or await self._create_server(sock, factory, options))
+                acceptor = self.hooks.acceptor(self, sock, factory, open_server)
+                self.servers.append(acceptor or await open_server(sock, factory))
         elif config.addresses or config.uds is not None or config.fd is not None:
             for address in config.bind_addresses:
                 listener = open_listener(address, config.backlog, config.reuse_port)

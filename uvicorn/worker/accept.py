@@ -4,6 +4,10 @@ Every worker is woken for every connection, and whoever is fastest would take it
 much, and with long-lived connections it stays that way. So before a worker accepts it looks at the scoreboard: one that
 has clearly more connections than the least loaded of its siblings steps back for a moment. With 8 workers and 64
 connections the busiest has 1.12 times its share this way, against 2 to 5 times without.
+
+Where connections come and go by the hundred there is nothing to spread, and the gate would only cost: accepting here
+takes twice as long as in the event loop's own server. So each second a look is taken, and as long as many more
+connections end than there are, the event loop's server accepts, until one worker has far more than another.
 """
 
 from __future__ import annotations
@@ -14,7 +18,7 @@ import errno
 import logging
 import socket
 import ssl
-from collections.abc import Callable
+from collections.abc import Callable, Coroutine
 from typing import Any
 
 from uvicorn._ipc.scoreboard import Cell, Row, Scoreboard, microseconds
@@ -28,11 +32,18 @@ MAX_STEPS_BACK = 4
 STALE = 2_500_000
 # How many connections one wake-up takes where nobody else could.
 ALONE_BATCH = 64
+# It is churn where this many times more connections have ended within a second than there are, and this many at least.
+CHURN_RATIO = 4
+CHURN_LEAST = 100
+# Twice as many connections as a sibling and this many more are too many all the same: some of them stay.
+FAR_MORE = 32
 # Without descriptors or memory for a connection, accepting pauses for this long.
 SHORTAGE_PAUSE = 0.2
 _SHORTAGE = frozenset((errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM))
 
 logger = logging.getLogger("uvicorn.error")
+
+OpenServer = Callable[[socket.socket, Callable[[], Any]], Coroutine[Any, Any, Any]]
 
 
 class GatedAcceptor:
@@ -44,6 +55,7 @@ class GatedAcceptor:
         factory: Makes the protocol of a connection.
         tls: The TLS context, or None.
         handshake_timeout: Seconds for the TLS handshake.
+        open_server: Makes the event loop's own server on a socket, with a factory.
         state: The server's state: what is connected.
         row: This worker's row.
         scoreboard: All rows.
@@ -56,6 +68,7 @@ class GatedAcceptor:
         factory: Callable[[], Any],
         tls: ssl.SSLContext | None,
         handshake_timeout: float,
+        open_server: OpenServer,
         state: ServerState,
         row: Row,
         scoreboard: Scoreboard,
@@ -64,6 +77,9 @@ class GatedAcceptor:
         self._sock = sock
         self._factory = factory
         self._tls: dict[str, Any] = {"ssl": tls, "ssl_handshake_timeout": handshake_timeout} if tls else {}
+        self._open_server = open_server
+        self._own_server: Any = None
+        self._opening: asyncio.Task[None] | None = None
         self._state = state
         self._row = row
         self._scoreboard = scoreboard
@@ -84,6 +100,7 @@ class GatedAcceptor:
         """Accept no more. Those that are being attached are not affected."""
         if not self._closed:
             self._closed = True
+            self._close_own_server()
             self._pause()
 
     async def wait_closed(self) -> None:
@@ -98,6 +115,47 @@ class GatedAcceptor:
     def connection_lost(self) -> None:
         """One of the server's connections has gone."""
         self._row[Cell.CONNECTIONS] = self._load()
+
+    # --- without the gate --------------------------------------------------------------------
+
+    def look(self, ended: float) -> None:
+        """Is it churn, with this many connections ended in a second?"""
+        churn = ended >= CHURN_LEAST and ended >= CHURN_RATIO * self._load()
+        if self._closed or churn == (self._own_server is not None or self._opening is not None):
+            return
+        if churn:
+            self._pause()
+            self._opening = self._loop.create_task(self._open_own_server())
+        else:
+            self._back_to_the_gate()
+
+    async def _open_own_server(self) -> None:
+        # On a copy of the socket: a server closes the one that it is given.
+        server = await self._open_server(self._sock.dup(), self._made_without_gate)
+        self._opening = None
+        self._own_server = server
+        if self._closed:
+            self._close_own_server()
+
+    def _made_without_gate(self) -> Any:
+        """The event loop's server has accepted."""
+        load = self._load() + 1
+        self._row[Cell.CONNECTIONS] = load
+        if load > FAR_MORE:
+            siblings = self._least_loaded()
+            if siblings is not None and load > 2 * siblings + FAR_MORE:
+                self._loop.call_soon(self._back_to_the_gate)
+        return self._factory()
+
+    def _back_to_the_gate(self) -> None:
+        if self._own_server is not None:
+            self._close_own_server()
+            self._resume()
+
+    def _close_own_server(self) -> None:
+        server, self._own_server = self._own_server, None
+        if server is not None:
+            server.close()
 
     # --- the gate ----------------------------------------------------------------------------
 

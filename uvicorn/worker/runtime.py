@@ -18,7 +18,7 @@ from uvicorn._ipc.scoreboard import Cell, Drain
 from uvicorn._ipc.start import WorkerStart
 from uvicorn._tuning import freeze_heap
 from uvicorn.server import TICK, Server, ServerHooks
-from uvicorn.worker.accept import GatedAcceptor
+from uvicorn.worker.accept import GatedAcceptor, OpenServer
 from uvicorn.worker.limits import Limits
 
 logger = logging.getLogger("uvicorn.error")
@@ -40,6 +40,9 @@ class WorkerHooks(ServerHooks):
         self._row = start.row
         self._set_title = set_title
         self._limits: Limits | None = None
+        self._gates: list[GatedAcceptor] = []
+        self._looked_at = 0.0
+        self._ended = 0  # connections since then
         # Called when the worker is ready.
         self.on_ready: list[Callable[[], None]] = []
 
@@ -62,7 +65,9 @@ class WorkerHooks(ServerHooks):
     def shortest_period(self) -> float:
         return min(TICK, self._start.healthcheck / 4)
 
-    def acceptor(self, server: Server, sock: socket.socket, factory: Callable[[], Any]) -> Any | None:
+    def acceptor(
+        self, server: Server, sock: socket.socket, factory: Callable[[], Any], open_server: OpenServer
+    ) -> Any | None:
         own = self._start.reuse_port and sock.family in (socket.AF_INET, socket.AF_INET6)
         if self._start.size == 1 or own:
             return None  # nobody else accepts here: no gate
@@ -73,11 +78,13 @@ class WorkerHooks(ServerHooks):
             factory,
             server.config.ssl,
             server.config.timeout_tls_handshake,
+            open_server,
             server.server_state,
             self._row,
             self._start.scoreboard,
         )
-        server.server_state.counter = gate
+        server.server_state.counter = self
+        self._gates.append(gate)
         return gate
 
     # --- what the server tells ---------------------------------------------------------------
@@ -106,6 +113,7 @@ class WorkerHooks(ServerHooks):
     def tick(self, server: Server, now: float) -> None:
         self._row.stamp(Cell.LOOP_TICK)
         self._carry_over(server)
+        self._look_for_churn(now)
         limits = self._limits
         if limits is None or server.server_state.draining:
             return
@@ -117,6 +125,21 @@ class WorkerHooks(ServerHooks):
                 logger.warning("limit_worker_memory is below what a fresh worker uses: it is not applied.")
         if reason is not None:
             self._start.sender.send(Kind.RECYCLE, reason)
+
+    def _look_for_churn(self, now: float) -> None:
+        passed = now - self._looked_at
+        if passed < TICK / 2:
+            return
+        for gate in self._gates:
+            gate.look(self._ended / passed)
+        self._looked_at = now
+        self._ended = 0
+
+    def connection_lost(self) -> None:
+        """One of the server's connections has gone; the siblings' gates want to know."""
+        self._ended += 1
+        for gate in self._gates:
+            gate.connection_lost()
 
     def finished(self, server: Server) -> None:
         self._carry_over(server)
