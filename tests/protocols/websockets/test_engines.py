@@ -4,9 +4,12 @@ from __future__ import annotations
 
 import zlib
 from collections.abc import Callable
+from itertools import pairwise
 from typing import Any
 
+import hypothesis
 import pytest
+from hypothesis import strategies as st
 
 from tests.protocols.websockets.frames import (
     BINARY,
@@ -601,3 +604,54 @@ def test_text_with_a_lone_surrogate_is_an_error_and_spoils_nothing(make: Make) -
         engine.send_text("\ud800")
     engine.send_text("a")
     assert read_frames(engine.output()) == [Sent(TEXT, b"a")]
+
+
+def test_answer_to_a_ping_goes_before_a_later_message(make: Make) -> None:
+    engine = make()
+    engine.receive(frame(PING, b"1"))
+    engine.send_text("a")
+    engine.ping(b"2")
+    engine.send_bytes(b"b")
+    assert [sent.opcode for sent in read_frames(engine.output())] == [PONG, TEXT, PING, BINARY]
+
+
+# --- any frames, cut anywhere ---------------------------------------------------------------------
+
+MESSAGES = st.lists(
+    st.tuples(
+        st.one_of(st.text(max_size=300), st.binary(max_size=300), st.integers(4000, 70000).map(bytes)),
+        st.lists(st.integers(0, 300), max_size=3),  # where it is cut into fragments
+        st.booleans(),  # whether a ping goes before each of them
+    ),
+    max_size=5,
+)
+
+
+@pytest.mark.parametrize("engine_class", [WebSocketsEngine, WSProtoEngine])
+@hypothesis.given(
+    messages=MESSAGES,
+    cuts=st.lists(st.integers(0, 80000), max_size=8),
+    mask=st.binary(min_size=4, max_size=4),
+)
+def test_messages_arrive_as_they_were_sent_wherever_the_bytes_are_cut(
+    engine_class: Any, messages: Any, cuts: list[int], mask: bytes
+) -> None:
+    wire, expected, pings = b"", [], 0
+    for content, fragments, pinged in messages:
+        data = content.encode() if isinstance(content, str) else content
+        ends = [0, *sorted(min(end, len(data)) for end in fragments), len(data)]
+        pieces = [data[start:end] for start, end in pairwise(ends)]
+        for i, piece in enumerate(pieces):
+            if pinged:
+                wire += frame(PING, b"?", mask=mask)
+                pings += 1
+            opcode = CONT if i else TEXT if isinstance(content, str) else BINARY
+            wire += frame(opcode, piece, final=i == len(pieces) - 1, mask=mask)
+        expected.append(content)
+    engine: Engine = engine_class(100_000, False, [])
+    got: list[Any] = []
+    edges = [0, *sorted(min(cut, len(wire)) for cut in cuts), len(wire)]
+    for start, end in pairwise(edges):
+        got += engine.receive(wire[start:end])
+    assert got == expected
+    assert [sent.payload for sent in read_frames(engine.output())] == [b"?"] * pings

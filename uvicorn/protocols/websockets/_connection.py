@@ -234,9 +234,10 @@ class WebSocketConnection(TakesUpgrade):
                 self._held = data
                 self.flow.pause_reading()
                 break
-            for event in engine.receive(data[:SLICE]):
+            size = max(SLICE, engine.missing)
+            for event in engine.receive(data[:size]):
                 self._take(event, session)
-            data = data[SLICE:]
+            data = data[size:]
         self._write_output()
 
     def _queue_full(self, session: WebSocketSession) -> bool:

@@ -49,9 +49,12 @@ class Engine(Protocol):
 
     Attributes:
         extensions: What goes into our Sec-WebSocket-Extensions.
+        missing: How many bytes of a message's frame are still to come, where that is known; else 0. So many may be
+            given at once.
     """
 
     extensions: str | None
+    missing: int
 
     def __init__(self, max_size: int, deflate: bool, offers: Offers) -> None: ...
 

@@ -105,6 +105,8 @@ class WSProtoEngine:
 
     __slots__ = ("_connection", "_joiner", "_limit", "_max_size", "_open", "_out", "_over", "extensions")
 
+    missing = 0  # wsproto passes messages on in pieces, as they come
+
     def __init__(self, max_size: int, deflate: bool, offers: Offers) -> None:
         self._max_size = max_size
         self._joiner = MessageJoiner()
