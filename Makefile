@@ -66,14 +66,14 @@ check: $(VENV)/.check
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 	$(BIN)/lint-imports --no-logo 2>/dev/null || $(BIN)/lint-imports
-	$(BIN)/python -m uvicorn.settings.derived --check
+	$(BIN)/python -m uvicorn.settings --check
 
 format: $(VENV)/.check
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
 
 generate: $(VENV)/.test
-	$(BIN)/python -m uvicorn.settings.derived
+	$(BIN)/python -m uvicorn.settings
 
 clean:
 	rm -rf $(VENV) .pytest_cache .mypy_cache .ruff_cache .hypothesis .import_linter_cache

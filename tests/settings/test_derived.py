@@ -330,7 +330,7 @@ def test_page_tells_spellings_versions_and_what_a_reload_does() -> None:
 
 
 def test_generated_files_are_up_to_date() -> None:
-    assert derived._main(["--check"]) == 0
+    assert derived.write_or_check(["--check"]) == 0
 
 
 @pytest.fixture
@@ -345,16 +345,16 @@ def test_check_names_each_file_that_is_missing_or_stale(
 ) -> None:
     schema = checkout / "uvicorn" / "settings" / "schema.json"
     schema.write_text("{}")
-    assert derived._main(["--check"], checkout) == 1
+    assert derived.write_or_check(["--check"], checkout) == 1
     assert capsys.readouterr().out.splitlines() == [
-        f"{path} is out of date: run python -m uvicorn.settings.derived"
+        f"{path} is out of date: run python -m uvicorn.settings"
         for path in (checkout / "docs" / "settings.md", schema)
     ]
     assert schema.read_text() == "{}"
 
 
 def test_files_are_written(checkout: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    assert derived._main([], checkout) == 0
+    assert derived.write_or_check([], checkout) == 0
     assert (checkout / "docs" / "settings.md").read_text(encoding="utf-8") == settings_page()
-    assert derived._main(["--check"], checkout) == 0
+    assert derived.write_or_check(["--check"], checkout) == 0
     assert capsys.readouterr().out == ""

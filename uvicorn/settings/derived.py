@@ -1,13 +1,12 @@
 """What is made from the table of options: click parameters, JSON Schema, the settings page, the effective listing.
 
-python -m uvicorn.settings.derived           writes docs/settings.md and uvicorn/settings/schema.json
-python -m uvicorn.settings.derived --check   says whether they are up to date (exit code 1 where not)
+python -m uvicorn.settings           writes docs/settings.md and uvicorn/settings/schema.json
+python -m uvicorn.settings --check   says whether they are up to date (exit code 1 where not)
 """
 
 from __future__ import annotations
 
 import json
-import sys
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
@@ -150,7 +149,7 @@ _ON_RELOAD_TEXT = {
 }
 
 _PAGE_HEAD = """\
-<!-- Generated from uvicorn/settings/table.py by `python -m uvicorn.settings.derived`. Do not edit. -->
+<!-- Generated from uvicorn/settings/table.py by `python -m uvicorn.settings`. Do not edit. -->
 
 # Settings
 
@@ -205,7 +204,7 @@ def _generated_files(root: Path) -> dict[Path, str]:
     }
 
 
-def _main(arguments: list[str], root: Path = ROOT) -> int:
+def write_or_check(arguments: list[str], root: Path = ROOT) -> int:
     stale = [
         path
         for path, text in _generated_files(root).items()
@@ -213,12 +212,8 @@ def _main(arguments: list[str], root: Path = ROOT) -> int:
     ]
     if "--check" in arguments:
         for path in stale:
-            print(f"{path} is out of date: run python -m uvicorn.settings.derived")  # noqa: T201 - a tool's output
+            print(f"{path} is out of date: run python -m uvicorn.settings")  # noqa: T201 - a tool's output
         return 1 if stale else 0
     for path, text in _generated_files(root).items():
         path.write_text(text, encoding="utf-8")
     return 0
-
-
-if __name__ == "__main__":
-    sys.exit(_main(sys.argv[1:]))
