@@ -296,6 +296,30 @@ def test_a_lifespan_shutdown_has_a_deadline_of_its_own(tmp_path: Path) -> None:
         assert "Application shutdown not complete after 1 seconds" in service.log
 
 
+@pytest.mark.parametrize("started", [True, False])
+def test_a_worker_that_the_signal_does_not_reach_leaves_in_order(tmp_path: Path, started: bool) -> None:
+    (tmp_path / "app.py").write_text(
+        APP
+        + "\nimport signal\nsignal.signal(signal.SIGTERM, signal.SIG_IGN)\n"
+        # The server's own handler stands when the lifespan begins.
+        + "plain, app = app, None\n"
+        + "async def app(scope, receive, send):\n"
+        + "    signal.signal(signal.SIGTERM, signal.SIG_IGN)\n"
+        + "    print('deaf', flush=True)\n"
+        + "    await plain(scope, receive, send)\n"
+    )
+    environ = {} if started else {"STARTUP": "1000"}
+    with Service(tmp_path, "--port", "0", "--workers", "2", environ=environ) as service:
+        if started:
+            service.wait_ready(2)
+        else:
+            service.wait_log("deaf", 2)
+        assert service.stop() == 0
+        assert len(re.findall(r"Child process \[\d+\] ended: exit code 0", service.log)) == 2
+        assert "Aborting" not in service.log
+        assert service.log.count("lifespan shutdown") == (2 if started else 0)
+
+
 def test_a_worker_that_does_not_leave_is_aborted_and_killed(tmp_path: Path) -> None:
     (tmp_path / "app.py").write_text(
         APP

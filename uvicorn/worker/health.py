@@ -26,7 +26,7 @@ MAX_REPORT = 32_768
 
 
 class HealthThread(threading.Thread):
-    """Ticks, watches the event loop's tick, and watches the master.
+    """Ticks, watches the event loop's tick, and watches the master and what it wants.
 
     Args:
         row: The worker's row.
@@ -65,6 +65,7 @@ class HealthThread(threading.Thread):
         if self._server is None:
             self._row.stamp(Cell.LOOP_TICK)
         else:
+            self._heed_master(self._server)
             self._watch_loop(self._server)
         self._sender.flush()
 
@@ -79,6 +80,13 @@ class HealthThread(threading.Thread):
             # The master never writes: what can be read is the end of the file.
             self._orphaned = True
             self._on_orphaned()
+
+    def _heed_master(self, server: Server) -> None:
+        """What the master wants is in the row before it sends the signal, and the signal can get lost: what its handler
+        raises during a start may be swallowed (by a destructor, by an `except` of the application), and an application
+        may have put a handler of its own in its place."""
+        if self._row[Cell.DRAIN] and not server.should_exit:
+            server.should_exit = True
 
     def _watch_loop(self, server: Server) -> None:
         if not self._row[Cell.READY]:

@@ -17,6 +17,7 @@ from types import FrameType
 
 import setproctitle
 
+from uvicorn._ipc.scoreboard import Cell
 from uvicorn._ipc.start import WorkerStart
 from uvicorn._logconfig import reopen_files
 from uvicorn.config import STARTUP_FAILURE
@@ -77,9 +78,9 @@ def _serve(start: WorkerStart, server: Server | None, hooks: WorkerHooks) -> int
         )
         logger.error(text, exc_info=(type(exc), exc, own_traceback(exc)))
         return STARTUP_FAILURE if server is None or not server.started else 1
-    if server is not None and not server.started and not server.force_exit:
-        return STARTUP_FAILURE
-    return 0
+    if server is None or server.started or server.force_exit or start.row[Cell.DRAIN]:
+        return 0
+    return STARTUP_FAILURE
 
 
 def _set_up_process(start: WorkerStart, server: Server | None) -> None:
