@@ -253,6 +253,23 @@ def test_file_that_cannot_be_opened_goes_on_as_the_old_one(
     assert (tmp_path / "old.txt").read_text() == "still here\n"
 
 
+def test_file_that_cannot_be_opened_does_not_keep_others_from_it(
+    log_file: logging.FileHandler, tmp_path: Path
+) -> None:
+    other = logging.FileHandler(tmp_path / "other.txt")
+    logging.getLogger("uvicorn.error").addHandler(other)
+    before = {log_file: log_file.stream, other: other.stream}
+    try:
+        for bad in (log_file, other):  # whichever comes first
+            with pytest.MonkeyPatch.context() as patch:
+                patch.setattr(bad, "baseFilename", str(tmp_path / "gone" / "log.txt"))
+                with pytest.raises(FileNotFoundError):
+                    reopen_files()
+        assert all(handler.stream is not stream for handler, stream in before.items())
+    finally:
+        other.close()
+
+
 @pytest.mark.usefixtures("no_other_files")
 def test_other_handlers_are_left_alone() -> None:
     stream = io.StringIO()

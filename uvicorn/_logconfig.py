@@ -103,12 +103,17 @@ def _apply(log_config: Any, use_colors: bool | None) -> None:
 
 
 def reopen_files() -> int:
-    """Open the files of all log handlers again, after they were renamed; return how many there are."""
+    """Open the files of all log handlers again, after they were renamed; return how many there are.
+
+    Raises:
+        OSError: One cannot be opened; it goes on as it was, and all others are opened.
+    """
     loggers = [logging.getLogger(), *logging.root.manager.loggerDict.values()]
     handlers = {
         handler for logger in loggers if isinstance(logger, logging.Logger) for handler in logger.handlers
     }
     count = 0
+    problem: OSError | None = None
     for handler in handlers:
         if isinstance(handler, logging.FileHandler):
             handler.acquire()
@@ -118,7 +123,11 @@ def reopen_files() -> int:
                 previous, handler.stream = handler.stream, stream
                 if previous is not None:
                     previous.close()
+            except OSError as exc:
+                problem = exc
             finally:
                 handler.release()
             count += 1
+    if problem is not None:
+        raise problem
     return count

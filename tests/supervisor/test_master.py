@@ -460,6 +460,23 @@ def test_usr1_reopens_the_logs_of_the_master_and_of_all_workers(tmp_path: Path) 
     assert "Stopping parent process" in path.read_text()
 
 
+def test_a_log_file_that_cannot_be_reopened_is_an_error_and_no_end(tmp_path: Path) -> None:
+    rig = Rig()
+    directory = tmp_path / "logs"
+    directory.mkdir()
+    handler = logging.FileHandler(directory / "log")
+    logging.getLogger("uvicorn.error").addHandler(handler)
+    rig.later(1, lambda: directory.rename(tmp_path / "moved"))
+    rig.send(1.5, USR1)
+    try:
+        assert rig.run() == 0
+    finally:
+        logging.getLogger("uvicorn.error").removeHandler(handler)
+        handler.close()
+    assert rig.logged("A log file cannot be reopened: [Errno 2] No such file or directory") == 1
+    assert [worker.told(USR1) for worker in rig.workers] == [1, 1]
+
+
 # --- health ------------------------------------------------------------------------------------
 
 

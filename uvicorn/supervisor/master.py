@@ -279,7 +279,10 @@ class Master:
             case actions.Abandon(generation):
                 self._abandon(generation)
             case actions.ReopenLogs(wids):
-                reopen_files()
+                try:
+                    reopen_files()
+                except OSError as exc:
+                    logger.error("A log file cannot be reopened: %s", exc)
                 for wid in wids:
                     self._signal(wid, signal.SIGUSR1)
             case actions.CloseListeners():
