@@ -191,9 +191,10 @@ def plan_from(config: Config, target: Target) -> Plan:
     forget_systemd(environ)
 
     def apply() -> None:
-        config.configure_logging()
+        # First, since the logging configuration may be in a file that cannot be read any more.
         os.environ.clear()
         os.environ.update(environ)
+        config.configure_logging()
 
     return Plan(
         title=config.app if isinstance(config.app, str) else type(config.app).__name__,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import re
 import signal
@@ -12,6 +13,7 @@ import pytest
 
 from tests.e2e.harness import APP, Service, read_response, wait_for
 from tests.e2e.load import Load
+from uvicorn.config import LOGGING_CONFIG
 
 
 def version(service: Service) -> str:
@@ -150,6 +152,22 @@ def test_a_broken_configuration_file_leaves_everything_as_it_is(tmp_path: Path) 
         file.write_text("app: app:app\nport: 0\nworkers: 3\n")
         service.send_signal(signal.SIGHUP)
         service.wait_log("Reload complete: generation 5 serves with 3 worker")
+        assert service.stop() == 0
+
+
+def test_a_broken_logging_configuration_leaves_everything_as_it_is(tmp_path: Path) -> None:
+    configuration = tmp_path / "log.json"
+    configuration.write_text(json.dumps(LOGGING_CONFIG))
+    with Service(tmp_path, "--port", "0", "--workers", "2", "--log-config", "log.json") as service:
+        service.wait_ready(2)
+        before = set(service.workers())
+        configuration.write_text("{ half")
+        service.send_signal(signal.SIGHUP)
+        service.wait_log(r"Reload failed, the settings cannot be used: .*Generation 1 goes on unchanged\.")
+        assert set(service.workers()) == before
+        configuration.write_text(json.dumps(LOGGING_CONFIG))
+        service.send_signal(signal.SIGHUP)
+        service.wait_log("Reload complete")
         assert service.stop() == 0
 
 

@@ -639,6 +639,20 @@ def test_settings_that_cannot_be_used_change_nothing(error: Exception, words: st
     assert told.applied >= 1  # the log is as it was before it is written to
 
 
+@pytest.mark.parametrize("rejected", [True, False])
+def test_a_log_configuration_that_cannot_be_read_again_is_an_error_and_no_end(rejected: bool) -> None:
+    def apply() -> None:
+        raise ValueError("not JSON any more")
+
+    rig = Rig(replace(plan_of(size=1), apply=apply))
+    rig.reloads = [PlanRejected("broken") if rejected else plan_of(size=1)]
+    rig.later(1, lambda: setattr(rig, "on_worker", lambda worker: worker.child.exit(3)))
+    rig.send(1, HUP)
+    assert rig.run() == 0
+    assert rig.logged("Reload failed") == 1
+    assert rig.logged("The logging configuration cannot be read again: ValueError: not JSON any more") >= 1
+
+
 def test_an_address_that_is_taken_changes_nothing() -> None:
     rig = Rig()
     with socket.create_server(("127.0.0.1", 0)) as other:

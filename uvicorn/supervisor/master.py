@@ -431,18 +431,25 @@ class Master:
             plan = self._reload()
             self._listeners.open(plan, plan.announce)
         except (PlanRejected, BindError) as exc:
-            self.plan.apply()
+            self._put_back()
             return events.SettingsRejected(generation, str(exc))
         except Exception as exc:  # noqa: BLE001 - whatever is wrong with new settings: what runs runs on
-            self.plan.apply()
+            self._put_back()
             return events.SettingsRejected(generation, f"{type(exc).__name__}: {exc}")
         self._plans[generation] = plan
         return events.SettingsLoaded(generation, plan.spec)
 
     def _abandon(self, generation: int) -> None:
         self._plans.pop(generation, None)
-        self.plan.apply()
+        self._put_back()
         self._listeners.close_unused(self._plans.values())
+
+    def _put_back(self) -> None:
+        """Logging and environment as the plan in effect has them."""
+        try:
+            self.plan.apply()
+        except Exception as exc:  # noqa: BLE001 - it reads files of its own, which may be what is broken
+            logger.error("The logging configuration cannot be read again: %s: %s", type(exc).__name__, exc)
 
     # --- upgrade -----------------------------------------------------------------------------
 
