@@ -646,14 +646,16 @@ def test_trial_of_a_good_program_exits_0_without_serving(
     assert TRIAL not in os.environ
 
 
-def test_trial_without_workers_exits_2(
-    serving: FakeServing, monkeypatch: pytest.MonkeyPatch, error_log: Records
+@pytest.mark.parametrize("options", [{}, {"workers": 2, "reload": True}])
+def test_trial_of_what_is_no_master_exits_2(
+    options: dict[str, Any], serving: FakeServing, monkeypatch: pytest.MonkeyPatch, error_log: Records
 ) -> None:
     monkeypatch.setenv(TRIAL, "1")
-    assert exit_code_of(APP) == 2
-    assert lines(error_log) == [
-        "ERROR Only a master with workers can take another one's place: 'workers' is not given."
-    ]
+    assert exit_code_of(APP, **options) == 2
+    assert serving.calls == []
+    assert lines(error_log)[-1] == (
+        "ERROR Only a master with workers can take another one's place: 'workers' is not given, or 'reload' is."
+    )
 
 
 @pytest.mark.parametrize("options", [{"app": "no_such_module:app"}, {"app": APP, "loop": "no_such_module:x"}])

@@ -309,7 +309,7 @@ def run(
         sys.exit(1)
     managed = config.workers_given and isinstance(app, str)
     if os.environ.pop(TRIAL, None) is not None:
-        _try_out(config, managed)
+        _try_out(config, managed and not config.should_reload)
     exit_code = 0
     try:
         if config.should_reload:
@@ -350,7 +350,9 @@ def _run_workers(config: Config, server: Server) -> int:
 def _try_out(config: Config, managed: bool) -> NoReturn:
     """The trial of an upgrade: would this program, with these settings, start workers?"""
     if not managed:
-        logger.error("Only a master with workers can take another one's place: 'workers' is not given.")
+        logger.error(
+            "Only a master with workers can take another one's place: 'workers' is not given, or 'reload' is."
+        )
         sys.exit(USAGE_ERROR)
     config.get_loop_factory()
     config.load()

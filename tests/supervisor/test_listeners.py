@@ -221,6 +221,16 @@ def test_close_unused_does_not_refuse_those_who_still_accept(listeners: Listener
             workers.accept()[0].close()
 
 
+@needs_reuse_port
+@pytest.mark.parametrize("reuse_port", [False, True])
+def test_plan_for_what_is_held_has_no_other_addresses(listeners: ListenerSet, reuse_port: bool) -> None:
+    held = plan_of(LOCAL, Address("tcp", host="127.0.0.2", port=0), reuse_port=reuse_port)
+    listeners.open(held)
+    wanted = plan_of(Address("tcp", host="127.0.0.3", port=1), reuse_port=not reuse_port, title="new:app")
+    plan = listeners.plan_for_held(wanted)
+    assert (plan.addresses, plan.reuse_port, plan.title) == (held.addresses, reuse_port, "new:app")
+
+
 def test_stop_refuses_connections_whoever_holds_a_copy(listeners: ListenerSet, tmp_path: Path) -> None:
     unix = Address("unix", name=str(tmp_path / "a.sock"))
     listeners.open(plan_of(LOCAL, unix))

@@ -1036,6 +1036,19 @@ def test_after_an_upgrade_with_changed_binds_the_old_workers_empty_their_queues(
     assert modes == [Drain.MOVE]
 
 
+def test_after_an_upgrade_to_an_address_that_is_taken_the_service_goes_on_where_it_was() -> None:
+    rig = Rig(size=1)
+    with socket.create_server(("127.0.0.1", 0)) as other:
+        taken = Address("tcp", host="127.0.0.1", port=other.getsockname()[1])
+        rig.send(1, USR2)
+        successor = upgraded(rig, plan_of(taken, size=1))
+    assert successor.logged("address already in use") == 1
+    assert successor.logged("The addresses of the program before stay in use; SIGHUP tries again.") == 1
+    assert successor.logged("Reload complete: generation 2 serves with 1 worker(s).") == 1
+    assert successor.master.plan.addresses == (LOCAL,)
+    assert len(successor.workers[1].start.sockets) == 1
+
+
 def test_after_an_upgrade_with_the_same_binds_the_queue_is_left_to_the_new_workers() -> None:
     rig = Rig(size=1)
     modes: list[int] = []

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import socket
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from uvicorn._sockets import Address, BindError, Listener, explain, open_listener, start_listening
 from uvicorn.supervisor.plan import Plan
@@ -84,6 +84,11 @@ class ListenerSet:
                 self.held[key] = open_listener(_resolved(key, self.held), plan.backlog, plan.reuse_port)
             sockets.append(self.held[key].sock)
         return sockets
+
+    def plan_for_held(self, plan: Plan) -> Plan:
+        """The plan with the addresses that are open already, and no others."""
+        addresses = tuple(dict.fromkeys(key.address for key in self.held))
+        return replace(plan, addresses=addresses, reuse_port=any(key.slot != SHARED for key in self.held))
 
     def close_unused(self, plans: Iterable[Plan]) -> None:
         """Close the sockets that none of these plans has. Workers that still serve on one keep it until they go."""

@@ -163,7 +163,12 @@ class Master:
             row = self._scoreboard.claim(handed.row, clear=False)
             serves_on = [sockets.get(fd) for fd in handed.listener_fds]
             self._links[handed.wid] = Link(row, receiver, serves_on, handed.pid)
-        self._listeners.open(plan, plan.announce)
+        try:
+            self._listeners.open(plan, plan.announce)
+        except BindError as exc:
+            # The program before is gone, and with it the way back; its sockets and its workers serve.
+            logger.error("%s The addresses of the program before stay in use; SIGHUP tries again.", exc)
+            plan = self._plans[generation] = self._listeners.plan_for_held(plan)
         self._machine.adopt([upgrade.take_worker(handed) for handed in handover.workers], plan.spec.size)
         self._listeners.close_unused([plan])
         logger.info("Started parent process [%d]", os.getpid())
