@@ -87,6 +87,7 @@ def _print_schema(ctx: click.Context, param: click.Parameter, value: bool) -> No
 
 
 def _command(ctx: click.Context, check_config: bool, **_: Any) -> None:
+    _fill_standard_descriptors()
     command_line = from_context(ctx)
     try:
         resolved = resolve(command_line)
@@ -109,6 +110,17 @@ def _command(ctx: click.Context, check_config: bool, **_: Any) -> None:
         except Exception as exc:  # noqa: BLE001 - the application may raise anything
             _report_load_error(resolved.values["app"], exc)
             ctx.exit(STARTUP_FAILURE)
+
+
+def _fill_standard_descriptors() -> None:
+    """Where we were started with one of 0 to 2 closed, the next socket would get its number, and what a library or
+    another program writes to its standard output would go to a client."""
+    while True:
+        fd = os.open(os.devnull, os.O_RDWR)
+        if fd > 2:
+            os.close(fd)
+            return
+        os.set_inheritable(fd, True)
 
 
 main = GroupedCommand(

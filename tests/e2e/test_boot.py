@@ -14,7 +14,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.e2e.harness import APP, ROOT, Service, wait_for
+from tests.e2e.harness import APP, PATIENCE, ROOT, Service, wait_for
 
 
 def run(
@@ -264,3 +264,35 @@ def test_run_from_a_script_with_workers(tmp_path: Path) -> None:
     rest, _ = process.communicate(timeout=30)
     assert process.returncode == 0
     assert "after run" in rest  # run() returns
+
+
+def test_a_start_that_fails_beside_a_thread_that_goes_on_is_known_at_once(tmp_path: Path) -> None:
+    (tmp_path / "app.py").write_text(
+        "import threading, time\nthreading.Thread(target=time.sleep, args=(1000,)).start()\nraise OSError('no')\n"
+    )
+    with Service(tmp_path, "--port", "0", "--workers", "2") as service:
+        assert service.wait_exit() == 3
+        assert not service.session()
+
+
+@pytest.mark.parametrize("closed", ["2>&-", "<&- >&- 2>&-"])
+def test_no_socket_takes_the_place_of_a_standard_stream(tmp_path: Path, closed: str) -> None:
+    path = tmp_path / "app.py"
+    path.write_text(
+        "import os, pathlib\n"
+        "links = [os.readlink(f'/proc/self/fd/{fd}') for fd in range(3)]\n"
+        "pathlib.Path('links.new').write_text('\\n'.join(links))\n"
+        "os.rename('links.new', 'links')\n"
+    )
+    command = f'exec "$0" -m uvicorn --workers 1 --port 0 app:app {closed}'
+    subprocess.run(
+        ["sh", "-c", command, sys.executable],
+        cwd=tmp_path,
+        env={**os.environ, "PYTHONPATH": str(ROOT)},
+        check=False,
+        timeout=PATIENCE,
+    )
+    links = (tmp_path / "links").read_text().splitlines()
+    assert links[2] == os.devnull
+    if "<" in closed:
+        assert links == [os.devnull] * 3
