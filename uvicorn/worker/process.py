@@ -45,13 +45,15 @@ def main(start: WorkerStart) -> int:
         speak_once = _SpeakOnce(start.failure_token)
         logger.addFilter(speak_once)
         hooks.on_ready.append(lambda: logger.removeFilter(speak_once))
+    code = STARTUP_FAILURE
     try:
-        return _serve(start, server, hooks)
+        code = _serve(start, server, hooks)
     finally:
         # Told to leave once more, it would leave its exit handlers half done.
         signal.signal(signal.SIGTERM, signal.SIG_IGN)
         hooks.show("ending")
-        _run_exit_handlers()
+        _run_exit_handlers(wait_for_threads=code != STARTUP_FAILURE)
+    return code
 
 
 def _serve(start: WorkerStart, server: Server | None, hooks: WorkerHooks) -> int:
@@ -127,10 +129,16 @@ def _reopen_logs() -> None:
         logger.error("A log file cannot be reopened: %s", exc)
 
 
-def _run_exit_handlers() -> None:
-    """What the interpreter does at its end, which a forked child never reaches."""
-    with contextlib.suppress(Exception):
-        threading._shutdown()  # type: ignore[attr-defined] # noqa: SLF001 - waits for the application's threads
+def _run_exit_handlers(wait_for_threads: bool) -> None:
+    """What the interpreter does at its end, which a forked child never reaches.
+
+    Args:
+        wait_for_threads: False after a failed start: a thread that the application has begun before it failed may run
+            for ever, and what has failed would not be known until the start's deadline.
+    """
+    if wait_for_threads:
+        with contextlib.suppress(Exception):
+            threading._shutdown()  # type: ignore[attr-defined] # noqa: SLF001 - waits for the application's threads
     atexit._run_exitfuncs()  # noqa: SLF001
 
 
