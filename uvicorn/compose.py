@@ -19,6 +19,7 @@ from typing import Any
 import setproctitle
 
 from uvicorn._compat import HAS_FORK
+from uvicorn._logpipe import never_wait_for_readers
 from uvicorn._sockets import Address, BindError, Listener, forget_systemd
 from uvicorn._tuning import freeze_heap
 from uvicorn.config import HTTP_PROTOCOLS, LIFESPAN, LOOP_FACTORIES, STARTUP_FAILURE, WS_PROTOCOLS, Config
@@ -86,6 +87,7 @@ class SingleProcessHooks(ServerHooks):
 
 def serve_alone(server: Server) -> None:
     """Serve in this process until it is told to stop."""
+    never_wait_for_readers()
     server.hooks = SingleProcessHooks()
     server.run()
 
@@ -112,6 +114,7 @@ class Multiprocess:
         """Run until told to stop; `exit_code` says how it went."""
         if not HAS_FORK:  # pragma: no cover - Windows only
             raise RuntimeError("Worker processes need a system with fork(); leave out 'workers' on this one.")
+        never_wait_for_readers()
         listeners = ListenerSet()
         try:
             handover = upgrade.read(os.environ)
@@ -195,6 +198,7 @@ def plan_from(config: Config, target: Target) -> Plan:
         os.environ.clear()
         os.environ.update(environ)
         config.configure_logging()
+        never_wait_for_readers()
 
     return Plan(
         title=config.app if isinstance(config.app, str) else type(config.app).__name__,
@@ -236,6 +240,7 @@ def _reloaded_plan(supervisor: Multiprocess) -> Plan:
         app, arguments = invocation.resolve()
         app_dir = arguments.pop("app_dir", None)
         config = Config(app, **arguments)
+        never_wait_for_readers()
     except SettingsError as exc:
         raise PlanRejected(str(exc)) from None
     except SystemExit as exc:

@@ -2,16 +2,22 @@
 
 from __future__ import annotations
 
+import contextlib
+import fcntl
 import json
 import os
 import re
 import signal
 import socket
+import subprocess
+import sys
+import urllib.request
 from pathlib import Path
 
+import psutil
 import pytest
 
-from tests.e2e.harness import APP, Service, read_response, wait_for
+from tests.e2e.harness import APP, PATIENCE, ROOT, Service, read_response, wait_for
 from tests.e2e.load import Load
 from uvicorn.config import LOGGING_CONFIG
 
@@ -361,3 +367,46 @@ def test_the_master_is_not_blamed_when_everything_was_stopped(tmp_path: Path) ->
         assert set(service.workers()) == before
         assert "Aborting" not in service.log
         assert service.stop() == 0
+
+
+@pytest.mark.skipif(not sys.platform.startswith("linux"), reason="the pipe is made small")
+def test_a_log_that_nobody_reads_stops_neither_the_master_nor_its_workers(tmp_path: Path) -> None:
+    # What the application prints by itself waits for a reader as ever.
+    (tmp_path / "app.py").write_text(
+        APP.replace('print("lifespan shutdown", os.getpid(), flush=True)', "pass")
+    )
+    reader, writer = os.pipe()
+    fcntl.fcntl(writer, fcntl.F_SETPIPE_SZ, 4096)
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        port = server.getsockname()[1]
+    command = [sys.executable, "-m", "uvicorn", "app:app", "--port", str(port), "--workers", "2"]
+    process = subprocess.Popen(
+        command,
+        cwd=tmp_path,
+        stdout=writer,
+        stderr=writer,
+        env={**os.environ, "PYTHONPATH": str(ROOT)},
+        start_new_session=True,
+    )
+    os.close(writer)
+
+    def answer() -> int:
+        try:
+            with urllib.request.urlopen(f"http://127.0.0.1:{port}/", timeout=PATIENCE) as response:
+                return int(response.read().split()[0])
+        except OSError:
+            return 0
+
+    try:
+        first = wait_for(answer, "an answer")
+        for _ in range(200):  # four times what the pipe takes
+            assert answer()
+        os.kill(first, signal.SIGKILL)
+        wait_for(lambda: len(psutil.Process(process.pid).children()) == 2 and answer(), "another worker")
+        process.send_signal(signal.SIGTERM)
+        assert process.wait(PATIENCE) == 0
+    finally:
+        os.close(reader)
+        with contextlib.suppress(ProcessLookupError):
+            os.killpg(process.pid, signal.SIGKILL)
+        process.wait()
