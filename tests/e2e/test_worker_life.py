@@ -354,6 +354,19 @@ def test_when_the_master_is_killed_nobody_is_left(tmp_path: Path, busy: bool) ->
             pass  # the port is free
 
 
+def test_an_orphan_leaves_nobody_behind_who_holds_the_port(tmp_path: Path) -> None:
+    (tmp_path / "app.py").write_text(
+        APP + "\nif os.fork() == 0:\n    import signal\n    signal.signal(signal.SIGTERM, signal.SIG_IGN)\n"
+        "    time.sleep(1000)\n    os._exit(0)\n"
+    )
+    with Service(tmp_path, "--port", "0", "--workers", "2") as service:
+        port = service.wait_ready(2).port
+        os.kill(service.pid, signal.SIGKILL)
+        service.process.wait()
+        wait_for(lambda: not service.session(), "the end of every process of the session")
+        socket.create_server(("127.0.0.1", port)).close()
+
+
 def test_a_blocked_orphan_is_killed(tmp_path: Path) -> None:
     arguments = ("--timeout-graceful-shutdown", "1", "--timeout-lifespan-shutdown", "1")
     with Service(tmp_path, "--port", "0", "--workers", "1", *arguments) as service:

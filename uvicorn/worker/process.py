@@ -15,6 +15,7 @@ import sys
 import threading
 from types import FrameType
 
+import psutil
 import setproctitle
 
 from uvicorn._ipc.scoreboard import Cell
@@ -25,6 +26,9 @@ from uvicorn.importer import forget_application_modules, own_traceback
 from uvicorn.server import Server
 from uvicorn.worker.health import HealthThread
 from uvicorn.worker.runtime import WorkerHooks, leave_as_orphan
+
+# What an orphan's children get between SIGTERM and SIGKILL.
+LEFTOVER_GRACE = 2.0
 
 # <sys/prctl.h>
 _PR_SET_PDEATHSIG = 1
@@ -53,6 +57,8 @@ def main(start: WorkerStart) -> int:
         signal.signal(signal.SIGTERM, signal.SIG_IGN)
         hooks.show("ending")
         _run_exit_handlers(wait_for_threads=code != STARTUP_FAILURE)
+        if hooks.orphaned:
+            _end_children()
     return code
 
 
@@ -140,6 +146,17 @@ def _run_exit_handlers(wait_for_threads: bool) -> None:
         with contextlib.suppress(Exception):
             threading._shutdown()  # type: ignore[attr-defined] # noqa: SLF001 - waits for the application's threads
     atexit._run_exitfuncs()  # noqa: SLF001
+
+
+def _end_children() -> None:
+    """What the master would do: end what the application has left in our group. It may hold the listening sockets, and
+    then the next master could not have the address."""
+    children = psutil.Process().children(recursive=True)
+    if os.getpgid(0) == os.getpid():
+        os.killpg(os.getpid(), signal.SIGTERM)  # which we ignore by now
+    _, alive = psutil.wait_procs(children, timeout=LEFTOVER_GRACE)
+    for process in alive:
+        process.kill()
 
 
 class _SpeakOnce(logging.Filter):
