@@ -138,7 +138,7 @@ class Multiprocess:
             PosixHost(),
             listeners,
             setproctitle.setproctitle,
-            SignalSource(),
+            SignalSource(is_last=_invocation.get() is not None),
         )
         try:
             self.exit_code = master.run(handover)

@@ -222,7 +222,7 @@ def test_the_first_request_after_ready_is_answered(tmp_path: Path) -> None:
         with socket.create_connection(("127.0.0.1", port)) as early:
             early.sendall(b"GET / HTTP/1.0\r\n\r\n")
             assert early.recv(100).startswith(b"HTTP/1.1 200")
-        assert "ready" in service.log
+        service.wait_log("ready after")
 
 
 def test_term_during_start_up_is_an_orderly_end(tmp_path: Path) -> None:

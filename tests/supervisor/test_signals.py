@@ -143,6 +143,17 @@ def test_restore_puts_back_what_was_there(source: SignalSource, handlers: None) 
         os.close(writer)
 
 
+def test_after_the_last_thing_that_a_process_does_signals_are_ignored(handlers: None) -> None:
+    source = SignalSource(on_terminal=False, is_last=True)
+    source.install()
+    source.restore()
+    source.close()
+    for number in EVENTS:
+        signal.raise_signal(number)
+        assert signal.getsignal(number) is signal.SIG_IGN
+    assert signal.getsignal(signal.SIGCHLD) is signal.SIG_DFL
+
+
 @pytest.mark.parametrize("on_terminal", [False, True])
 def test_winch_is_taken_only_where_there_is_no_terminal(on_terminal: bool, handlers: None) -> None:
     source = SignalSource(on_terminal)

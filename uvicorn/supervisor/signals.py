@@ -61,13 +61,16 @@ class SignalSource:
 
     Args:
         on_terminal: Whether a terminal is there: it sends WINCH whenever its window changes.
+        is_last: Whether the process ends with the master. Then nothing that comes afterwards takes the place of its
+            exit code.
     """
 
-    def __init__(self, on_terminal: bool | None = None) -> None:
+    def __init__(self, on_terminal: bool | None = None, is_last: bool = False) -> None:
         # A pipe, since it takes 65,536 bytes written one by one, and a socket some 300: none may be lost in a storm.
         self._reader, self._writer = os.pipe()
         os.set_blocking(self._reader, False)
         os.set_blocking(self._writer, False)
+        self._is_last = is_last
         self._previous: dict[int, Any] = {}
         self._previous_wakeup = -1
         terminal = any(_is_terminal(fd) for fd in (0, 1, 2)) if on_terminal is None else on_terminal
@@ -79,8 +82,10 @@ class SignalSource:
             self._previous[sig] = signal.signal(sig, _only_wake)
 
     def restore(self) -> None:
-        """Put back what was there before."""
+        """Put back what was there before; where the process ends now, ignore what still comes."""
         for sig, handler in self._previous.items():
+            if self._is_last and sig in EVENTS:
+                handler = signal.SIG_IGN
             signal.signal(sig, handler if handler is not None else signal.SIG_DFL)
         self._previous = {}
         signal.set_wakeup_fd(self._previous_wakeup)

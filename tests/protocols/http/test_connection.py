@@ -2199,6 +2199,9 @@ class Done:
     def done(self) -> bool:
         return True
 
+    def set_name(self, name: object) -> None:
+        pass
+
 
 def test_tasks_that_end_at_once_are_not_counted_for_ever(protocol_class: Any) -> None:
     # Event loops may have a factory that starts tasks eagerly.
