@@ -157,6 +157,11 @@ def test_an_unknown_kind_is_the_end_of_the_channel(channel: Channel, kind: int) 
     assert channel.receiver.receive() == ([Message(Kind.READY)], False)
 
 
+def test_an_unknown_kind_is_not_waited_for(channel: Channel) -> None:
+    channel.sender.sock.send(frame(77, b"x" * 1000)[:4])
+    assert channel.receiver.receive() == ([], False)
+
+
 # --- nobody blocks -----------------------------------------------------------------------------
 
 

@@ -99,13 +99,13 @@ class Receiver:
         messages: list[Message] = []
         while len(self._buffer) >= _HEADER.size:
             number, length = _HEADER.unpack_from(self._buffer)
-            end = _HEADER.size + length
-            if len(self._buffer) < end:
-                break
             try:
                 kind = Kind(number)
             except ValueError:
                 return messages, False
+            end = _HEADER.size + length
+            if len(self._buffer) < end:
+                break
             text = self._buffer[_HEADER.size : end].decode("utf-8", "replace")
             del self._buffer[:end]
             messages.append(Message(kind, text))
