@@ -254,6 +254,21 @@ def test_with_nobody_left_but_siblings_that_stand_still_it_takes_all(rig: Rig) -
     assert rig.wake() == 3
 
 
+def test_an_event_loop_that_has_stood_still_does_not_make_its_worker_alone(rig: Rig) -> None:
+    # Readers run before the timer that ticks.
+    rig.sibling(0)
+    rig.row[Cell.LOOP_TICK] = NOW - STALE
+    rig.connect(3)
+    assert rig.wake() == 1
+
+
+def test_a_worker_that_is_about_to_accept_is_not_alone(rig: Rig) -> None:
+    rig.sibling(0)
+    rig.row[Cell.ACCEPTING] = 0
+    rig.connect(3)
+    assert rig.wake() == 1
+
+
 def test_connections_that_are_being_set_up_count(rig: Rig) -> None:
     rig.sibling(0)
     rig.connect(3)

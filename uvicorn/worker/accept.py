@@ -177,17 +177,24 @@ class GatedAcceptor:
         return len(self._state.connections) + len(self._attaching)
 
     def _least_loaded(self) -> int | None:
-        """The fewest connections that any accepting worker has, this one included; None where it is alone."""
+        """The fewest connections that any accepting sibling has; None where there is none.
+
+        This worker's own row is left out: its tick is old when the event loop has stood still, and whether it
+        accepts yet is written last. Neither makes it alone.
+        """
         now = microseconds()
         accepting = self._scoreboard.column(Cell.ACCEPTING)
         ticks = self._scoreboard.column(Cell.LOOP_TICK)
         counts = self._scoreboard.column(Cell.CONNECTIONS)
-        loads = [
-            count
-            for takes, tick, count in zip(accepting[1:], ticks[1:], counts[1:], strict=False)
-            if takes and now - tick < STALE
-        ]
-        return min(loads) if len(loads) > 1 else None
+        own = self._row.index
+        return min(
+            (
+                count
+                for index, (takes, tick, count) in enumerate(zip(accepting, ticks, counts, strict=False))
+                if takes and now - tick < STALE and index not in (0, own)
+            ),
+            default=None,
+        )
 
     def _pause(self, seconds: float | None = None) -> None:
         """Do not look at the socket, for a time or for good."""
