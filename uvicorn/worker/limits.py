@@ -14,6 +14,9 @@ class Limits:
         lifetime: Seconds it may live, jitter included; None for ever.
         memory: Bytes of resident memory it may use; None for any.
         now: Monotonic seconds.
+
+    Attributes:
+        useless: Whether the very first sample was above the limit, which does not count any more.
     """
 
     def __init__(self, lifetime: float | None, memory: int | None, now: float) -> None:
@@ -23,6 +26,7 @@ class Limits:
         self._above = 0
         self._next_sample = now + MEMORY_PERIOD
         self._first = True
+        self.useless = False
 
     def wants_sample(self, now: float) -> bool:
         """Whether memory should be looked at now."""
@@ -49,9 +53,6 @@ class Limits:
             return None
         self._above = 0
         return f"limit_worker_memory: {resident >> 20} MiB resident, above {self._memory >> 20} MiB"
-
-    # Whether the very first sample was above the limit.
-    useless = False
 
     def expired(self, now: float) -> str | None:
         """A reason to replace the worker for its age, or None."""

@@ -120,8 +120,7 @@ class WorkerHooks(ServerHooks):
         reason = limits.expired(now)
         if reason is None and limits.wants_sample(now):
             reason = limits.sample(now, psutil.Process().memory_info().rss)
-            if limits.useless:
-                limits.useless = False
+            if limits.useless:  # no sample is wanted after this one
                 logger.warning("limit_worker_memory is below what a fresh worker uses: it is not applied.")
         if reason is not None:
             self._start.sender.send(Kind.RECYCLE, reason)
