@@ -167,23 +167,6 @@ def test_config_keeps_every_parameter_as_an_attribute(name: str) -> None:
     assert getattr(config, name) == made_of_none.get(name, default)
 
 
-# --- the table itself ------------------------------------------------------------------------------
-
-
-def test_spellings_are_unique() -> None:
-    flags = [option.flag for option in OPTIONS]
-    variables = [name for option in (APP, *OPTIONS) for name in (option.env_name, *option.env)]
-    assert len(set(flags)) == len(flags)
-    assert len(set(variables)) == len(variables)
-    assert len(BY_NAME) == len(OPTIONS)
-
-
-@pytest.mark.parametrize("option", OPTIONS, ids=lambda option: option.name)
-def test_help_is_made_of_sentences(option: Option) -> None:
-    assert option.help.endswith(".")
-    assert option.help[0].isupper()
-
-
 # --- every option, by every way --------------------------------------------------------------------
 
 # Kinds of which no value fits all options.
