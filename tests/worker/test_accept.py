@@ -23,6 +23,8 @@ from uvicorn.protocols._state import ServerState
 from uvicorn.worker import accept
 from uvicorn.worker.accept import (
     ALONE_BATCH,
+    CHURN_LEAST,
+    FAR_MORE,
     MAX_STEPS_BACK,
     SHORTAGE_PAUSE,
     STALE,
@@ -85,10 +87,14 @@ class Rig:
             asyncio.Protocol,
             None,
             1.0,
+            self.open_server,
             self.state,
             self.row,
             self.board,
         )
+
+    async def open_server(self, sock: socket.socket, factory: Any) -> Any:
+        raise NotImplementedError("the event loop's own server is tested on real loops")
 
     def sibling(self, connections: int, age: int = 0, accepting: int = 1) -> Row:
         """Another worker; its event loop has ticked this many microseconds ago."""
@@ -501,11 +507,18 @@ class Open:
             factory or (lambda: Echo(self.state)),
             tls,
             handshake_timeout,
+            self.open_server,
             self.state,
             self.row,
             self.board,
         )
         self.state.counter = self.gate
+        self.own_servers: list[Any] = []
+
+    async def open_server(self, sock: socket.socket, factory: Any) -> Any:
+        server = await asyncio.get_running_loop().create_server(factory, sock=sock)
+        self.own_servers.append(server)
+        return server
 
     async def connect(self, **options: Any) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
         host, port = self.sock.getsockname()
@@ -574,6 +587,131 @@ def test_a_socket_that_was_shut_down_leaves_its_connections_alone(run: Run) -> N
             assert await reader.readexactly(5) == text
         await close(writer)
         await gate.shows(0)
+        gate.close()
+
+    run(main())
+
+
+# --- churn: the event loop's own server accepts --------------------------------------------------
+
+
+async def served(gate: Open, count: int = 1) -> list[asyncio.StreamWriter]:
+    """Connections that have been answered."""
+    writers = []
+    for _ in range(count):
+        reader, writer = await gate.connect()
+        writer.write(b"hello")
+        assert await reader.readexactly(5) == b"hello"
+        writers.append(writer)
+    return writers
+
+
+async def in_churn() -> Open:
+    """A gate that has given way to the event loop's own server."""
+    gate = Open()
+    gate.gate.look(CHURN_LEAST)
+    while not gate.own_servers:  # a hang is ended by the limit
+        await asyncio.sleep(0)
+    return gate
+
+
+def accepts(gate: Open) -> bool:
+    """Whether the event loop's own server is there."""
+    return bool(gate.own_servers) and gate.own_servers[-1].is_serving()
+
+
+def test_in_churn_the_event_loops_own_server_accepts(run: Run) -> None:
+    async def main() -> None:
+        gate = await in_churn()
+        gate.gate.look(CHURN_LEAST)  # goes on
+        assert len(gate.own_servers) == 1
+        writers = await served(gate, 3)
+        await gate.shows(3)
+        for writer in writers:
+            await close(writer)
+        await gate.shows(0)
+        gate.close()
+
+    run(main())
+
+
+@pytest.mark.parametrize(
+    ("ended", "connections"), [(CHURN_LEAST - 1, 0), (CHURN_LEAST, CHURN_LEAST // 4 + 1)]
+)
+def test_few_that_end_or_many_that_stay_are_no_churn(rig: Rig, ended: int, connections: int) -> None:
+    rig.state.connections.update(range(connections))
+    rig.gate.look(ended)
+    assert rig.gate._opening is None
+    rig.state.connections.clear()
+
+
+def test_when_it_is_calm_again_the_gate_accepts(run: Run) -> None:
+    async def main() -> None:
+        gate = await in_churn()
+        gate.gate.look(0)
+        assert not accepts(gate)
+        for writer in await served(gate, 2):
+            await close(writer)
+        await gate.shows(0)
+        gate.close()
+
+    run(main())
+
+
+def test_far_more_connections_than_a_sibling_has_bring_the_gate_back(run: Run) -> None:
+    async def main() -> None:
+        gate = await in_churn()
+        writers = await served(gate, FAR_MORE)
+        assert accepts(gate)
+        writers += await served(gate, 1)
+        while accepts(gate):  # a hang is ended by the limit
+            await asyncio.sleep(0)
+        writers += await served(gate, 1)
+        await gate.shows(FAR_MORE + 2)
+        for writer in writers:
+            await close(writer)
+        gate.close()
+
+    run(main())
+
+
+def test_a_gate_that_is_closed_closes_the_event_loops_own_server(run: Run) -> None:
+    async def main() -> None:
+        gate = await in_churn()
+        gate.gate.close()
+        assert not accepts(gate)
+        gate.close()
+
+    run(main())
+
+
+def test_a_gate_that_is_closed_in_between_opens_none(run: Run) -> None:
+    async def main() -> None:
+        gate = Open()
+        gate.gate.look(CHURN_LEAST)
+        gate.gate.close()
+        while not gate.own_servers:  # a hang is ended by the limit
+            await asyncio.sleep(0)
+        await asyncio.sleep(0)
+        assert not accepts(gate)
+        gate.close()
+
+    run(main())
+
+
+def test_without_descriptors_the_gate_goes_on(run: Run, caplog: pytest.LogCaptureFixture) -> None:
+    async def main() -> None:
+        gate = Open()
+
+        async def fails(sock: socket.socket, factory: Any) -> Any:
+            sock.close()
+            raise OSError(errno.EMFILE, "Too many open files")
+
+        gate.gate._open_server = fails
+        gate.gate.look(CHURN_LEAST)
+        for writer in await served(gate):
+            await close(writer)
+        assert "Accepting goes on as before: Too many open files" in caplog.text
         gate.close()
 
     run(main())

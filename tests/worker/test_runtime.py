@@ -145,14 +145,38 @@ def test_there_is_a_gate_where_a_socket_is_shared(
     async def main() -> None:
         worker.server._loop = asyncio.get_running_loop()
         with socket.socket(family) as sock:
-            acceptor = worker.hooks.acceptor(worker.server, sock, asyncio.Protocol)
+            open_server = worker.server._create_server
+            acceptor = worker.hooks.acceptor(worker.server, sock, asyncio.Protocol, open_server)
             assert isinstance(acceptor, GatedAcceptor) == gated
-            assert worker.server.server_state.counter is acceptor
+            assert worker.server.server_state.counter is (worker.hooks if gated else None)
             if acceptor is not None:
                 assert acceptor.sockets == (sock,)
                 acceptor.close()
 
     asyncio.run(main())
+
+
+def test_gates_are_told_how_many_connections_end_in_a_second(worker: Worker) -> None:
+    class Gate:
+        looks: list[float] = []
+        lost = 0
+
+        def look(self, ended: float) -> None:
+            self.looks.append(ended)
+
+        def connection_lost(self) -> None:
+            self.lost += 1
+
+    gate: Any = Gate()
+    worker.hooks._gates = [gate]
+    worker.tick(100.0)
+    for _ in range(30):
+        worker.hooks.connection_lost()
+    worker.tick(100.1)  # too soon to tell
+    worker.tick(102.0)
+    worker.tick(103.0)
+    assert gate.looks[1:] == [15.0, 0.0]
+    assert gate.lost == 30
 
 
 # --- what the master is told -------------------------------------------------------------------

@@ -130,9 +130,15 @@ class GatedAcceptor:
             self._back_to_the_gate()
 
     async def _open_own_server(self) -> None:
-        # On a copy of the socket: a server closes the one that it is given.
-        server = await self._open_server(self._sock.dup(), self._made_without_gate)
-        self._opening = None
+        try:
+            # On a copy of the socket: a server closes the one that it is given.
+            server = await self._open_server(self._sock.dup(), self._made_without_gate)
+        except OSError as exc:
+            logger.warning("Accepting goes on as before: %s", exc.strerror or exc)
+            self._resume()
+            return
+        finally:
+            self._opening = None
         self._own_server = server
         if self._closed:
             self._close_own_server()
