@@ -860,6 +860,19 @@ def test_application_whose_loop_is_gone_is_closed_quietly(protocol_class: Any, l
     assert log.messages == []
 
 
+def test_generator_exit_of_the_application_is_a_500(protocol_class: Any, log: Log) -> None:
+    """It must not pass for the end of the event loop: the connection would stay open for ever."""
+
+    async def main() -> None:
+        protocol = connect(protocol_class, fail_with(GeneratorExit()), loop=TaskLoop())
+        protocol.data_received(GET)
+        await settle()
+        assert_is_500(protocol.transport)
+        assert log.messages == ["Exception in ASGI application\n"]
+
+    play(main)
+
+
 # --- the server's own application -------------------------------------------------------------
 
 

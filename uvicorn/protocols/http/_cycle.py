@@ -151,15 +151,23 @@ class RequestCycle:
             result = await app(self.scope, self.receive, self.send)  # type: ignore[func-returns-value]
             if result is not None or self.stage != COMPLETE:
                 await self._unfinished(result)
-        except GeneratorExit:  # the event loop is gone, and the task with it
-            raise
-        except BaseException as exc:  # noqa: BLE001 - whatever it is, the request gets an end
+        except BaseException as exc:  # whatever it is, the request gets an end
+            if isinstance(exc, GeneratorExit) and not self._runs():
+                raise  # the event loop is gone, and the task with it
             await self._failed(exc)
         finally:
             state = self.connection.server_state
             state.tasks.discard(self.task)
             if state.on_emptied is not None:
                 state.look_whether_empty()
+
+    def _runs(self) -> bool:
+        """Whether it is the task that runs; else somebody throws its coroutine away, and nothing can be awaited."""
+        try:
+            running = asyncio.current_task()
+        except RuntimeError:  # no event loop runs
+            return False
+        return running is not None and self.task in (running, None)
 
     async def _unfinished(self, result: object) -> None:
         connection = self.connection
