@@ -174,6 +174,38 @@ def test_record_of_a_client_without_address_has_an_empty_one(setup: Setup) -> No
     assert keeper.records[0].args == ("", "GET", "/", "1.1", 200)
 
 
+@pytest.mark.parametrize("batched", [False, True])
+@pytest.mark.parametrize(
+    ("changes", "line"),
+    [
+        ({"raw_path": None}, '192.0.2.1:1234 - "GET /%20%C3%A9 HTTP/1.1"'),
+        ({"raw_path": "/text"}, '192.0.2.1:1234 - "GET /%20%C3%A9 HTTP/1.1"'),
+        ({"query_string": "a=\n"}, '192.0.2.1:1234 - "GET /?a=\\n HTTP/1.1"'),
+        ({"client": 5}, ' - "GET / HTTP/1.1"'),
+        ({"client": ("lonely",)}, ' - "GET / HTTP/1.1"'),
+        ({"path": 5, "raw_path": None}, '192.0.2.1:1234 - "GET 5 HTTP/1.1"'),
+    ],
+)
+def test_scope_that_the_application_has_changed_is_shown_as_far_as_it_goes(
+    setup: Setup, batched: bool, changes: dict[str, Any], line: str
+) -> None:
+    scope = scope_of(path="/ é") | changes
+    log = setup.batched() if batched else RecordAccessLog(setup.logger)
+    log.log(scope, 200)
+    if isinstance(log, BatchedAccessLog):
+        log.flush()
+    assert setup.stream.getvalue() == f"INFO:     {line} 200 OK\n"
+
+
+@pytest.mark.parametrize("batched", [False, True])
+def test_scope_that_the_application_has_emptied_is_no_reason_to_fail(setup: Setup, batched: bool) -> None:
+    log = setup.batched() if batched else RecordAccessLog(setup.logger)
+    log.log({}, 200)
+    if isinstance(log, BatchedAccessLog):
+        log.flush()
+    assert setup.stream.getvalue() == 'INFO:      - "  HTTP/" 200 OK\n'
+
+
 # --- batches --------------------------------------------------------------------------------------
 
 

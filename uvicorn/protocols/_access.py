@@ -16,6 +16,7 @@ import stat
 import sys
 from collections.abc import Callable
 from typing import Any, Protocol
+from urllib.parse import quote
 
 from uvicorn.logging import AccessFormatter
 
@@ -52,6 +53,28 @@ def client_text(client: Any) -> str:
     return text.encode("unicode_escape").decode("ascii")
 
 
+# What comes of a scope that lacks something, or holds something of another type than it had.
+_CHANGED_SCOPE = (LookupError, TypeError, AttributeError)
+
+
+def mended(scope: Any) -> dict[str, Any]:
+    """What a line shows of a scope that the application has changed: a line is no reason to fail a response."""
+    client = scope.get("client")
+    path = scope.get("raw_path")
+    if not isinstance(path, bytes):
+        path = quote(str(scope.get("path", "")), errors="backslashreplace").encode("ascii")
+    query = scope.get("query_string")
+    if not isinstance(query, bytes):
+        query = str(query or "").encode("unicode_escape")
+    return {
+        "client": client if isinstance(client, (tuple, list)) and len(client) > 1 else None,
+        "method": scope.get("method", ""),
+        "raw_path": path,
+        "query_string": query,
+        "http_version": scope.get("http_version", ""),
+    }
+
+
 class RecordAccessLog:
     """One logging record for each response."""
 
@@ -61,14 +84,12 @@ class RecordAccessLog:
         self._logger = logger
 
     def log(self, scope: Any, status: int) -> None:
-        self._logger.info(
-            '%s - "%s %s HTTP/%s" %d',
-            client_text(scope["client"]),
-            scope["method"],
-            request_path(scope),
-            scope["http_version"],
-            status,
-        )
+        try:
+            shown = client_text(scope["client"]), scope["method"], request_path(scope), scope["http_version"]
+        except _CHANGED_SCOPE:
+            self.log(mended(scope), status)
+            return
+        self._logger.info('%s - "%s %s HTTP/%s" %d', *shown, status)
 
 
 class BatchedAccessLog:
@@ -119,22 +140,27 @@ class BatchedAccessLog:
                 self._record_log.log(scope, status)
                 return
             self._call_later(BATCH_DELAY, self.flush)
-        client = scope["client"]
-        if client is not self._client:
-            self._client = client
-            self._client_text = client_text(client)
         status_text = self._statuses.get(status)
         if status_text is None:
             status_text = self._status_text(status)
-        path = scope["raw_path"].decode("ascii", "backslashreplace")
-        query = scope["query_string"]
-        if query:
-            path = f"{path}?{query.decode('ascii', 'backslashreplace')}"
-        on, off = self._bold
-        lines.append(
-            f'{self._prefix} {self._client_text} - "{on}{scope["method"]} {path} '
-            f'HTTP/{scope["http_version"]}{off}" {status_text}\n'
-        )
+        try:
+            client = scope["client"]
+            if client is not self._client:
+                self._client_text = client_text(client)
+                self._client = client
+            path = scope["raw_path"].decode("ascii", "backslashreplace")
+            query = scope["query_string"]
+            if query:
+                path = f"{path}?{query.decode('ascii', 'backslashreplace')}"
+            on, off = self._bold
+            line = (
+                f'{self._prefix} {self._client_text} - "{on}{scope["method"]} {path} '
+                f'HTTP/{scope["http_version"]}{off}" {status_text}\n'
+            )
+        except _CHANGED_SCOPE:
+            self.log(mended(scope), status)
+            return
+        lines.append(line)
         if len(lines) >= BATCH_LINES:
             self.flush()
 
