@@ -402,9 +402,11 @@ def test_lines_of_connection_are_one_list() -> None:
     assert look(*fields).keep_alive is False
 
 
-def test_long_connection_value_costs_no_more_than_its_first_part() -> None:
-    assert look((b"connection", b"x," * 127 + b"close")).keep_alive is True
-    assert look((b"connection", b"close," + b"x," * 5000)).keep_alive is False
+def test_long_connection_value_costs_no_more_than_its_first_part_and_closes() -> None:
+    assert look((b"connection", b"x," * 127 + b"xx")).keep_alive is True
+    assert look((b"connection", b"x," * 127 + b"close")).keep_alive is False
+    assert look((b"connection", b"keep-alive," + b"x," * 5000)).keep_alive is False
+    assert look((b"connection", b"upgrade," + b"x," * 5000), (b"upgrade", b"h2c")).upgrade == b"h2c"
 
 
 @pytest.mark.parametrize(

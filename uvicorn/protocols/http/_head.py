@@ -22,7 +22,8 @@ _ABSOLUTE = re.compile(rb"[hH][tT][tT][pP][sS]?://([^/?]*)([^?]*)(?:\?(.*))?\Z")
 # Longer numbers cannot be lengths: 2^63 has 19 digits (RFC 9110 8.6).
 _MAX_LENGTH_DIGITS = 18
 
-# Longer Connection values are cut: nobody needs more options, and the cache below stays small.
+# Longer Connection values are cut, so that the cache below stays small. What is cut off may say close (RFC 9112 9.3),
+# so the connection does not go on.
 _MAX_CONNECTION = 256
 # A DNS name has at most 255 octets; the colon and a port of up to 9 digits may follow. Bounds the cache as well.
 _MAX_HOST = 265
@@ -115,7 +116,11 @@ def examine(method: bytes, target: bytes, version: str, headers: list[tuple[byte
         options = _NO_OPTIONS
     else:
         options = connection_options(connection[:_MAX_CONNECTION])
-        keep_alive = b"close" not in options and (modern or b"keep-alive" in options)
+        keep_alive = (
+            b"close" not in options
+            and (modern or b"keep-alive" in options)
+            and len(connection) <= _MAX_CONNECTION
+        )
     upgrade = None
     if options and modern and b"upgrade" in options:
         upgrade = fields.get(b"upgrade", b"").lower() or None
