@@ -97,7 +97,14 @@ def test_subprotocols_of_all_lines_come_in_order() -> None:
     assert handshake.subprotocols == ["b", "a", "mqtt.v5"]
 
 
-@pytest.mark.parametrize("value", [b"a b", b"a,,b", b"a,", b'"a"', b"a;b", b"\xe4"])
+@pytest.mark.parametrize(
+    ("value", "names"), [(b"a,,b", ["a", "b"]), (b"a,", ["a"]), (b" , a", ["a"]), (b",", []), (b"\t", [])]
+)
+def test_empty_subprotocols_mean_nothing(value: bytes, names: list[str]) -> None:
+    assert Handshake(fields((b"sec-websocket-protocol", value))).subprotocols == names
+
+
+@pytest.mark.parametrize("value", [b"a b", b'"a"', b"a;b", b"\xe4"])
 def test_subprotocol_that_is_no_token_is_refused(value: bytes) -> None:
     refused = refusal_of(fields((b"sec-websocket-protocol", value)))
     shown = value.decode("ascii", "backslashreplace")

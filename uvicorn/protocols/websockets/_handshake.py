@@ -86,7 +86,8 @@ def _key(keys: list[bytes]) -> bytes:
 
 
 def _subprotocols(offers: bytes) -> list[str]:
-    names = [name.strip(b" \t") for name in offers.split(b",")] if offers else []
+    # Empty elements mean nothing (RFC 9110 5.6.1).
+    names = [name for element in offers.split(b",") if (name := element.strip(b" \t"))]
     if not all(TOKEN.match(name) for name in names):
         raise BadHandshake(f"invalid Sec-WebSocket-Protocol header: {_shown(offers)}")
     return [name.decode("ascii") for name in names]
