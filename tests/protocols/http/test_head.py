@@ -188,6 +188,13 @@ def test_host_of_an_absolute_target_has_exactly_the_bytes_of_one() -> None:
     assert taken == REG_NAME | set(b":/?")
 
 
+def test_host_of_an_absolute_target_goes_before_the_field() -> None:
+    """RFC 9112 3.2.2: the field is ignored."""
+    headers = [(b"x", b"1"), HOST, (b"y", b"2")]
+    assert examine(b"GET", b"http://other.org:81/a?b", "1.1", headers)[:2] == (b"/a", b"b")
+    assert headers == [(b"x", b"1"), (b"host", b"other.org:81"), (b"y", b"2")]
+
+
 @pytest.mark.parametrize(
     "target",
     [

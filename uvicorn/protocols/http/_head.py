@@ -74,7 +74,8 @@ def examine(method: bytes, target: bytes, version: str, headers: list[tuple[byte
         method: The method as sent.
         target: The request target as sent.
         version: "1.0" or "1.1"; anything else is refused.
-        headers: Names in lower case, values without white space around them.
+        headers: Names in lower case, values without white space around them. Where the target names the host itself,
+            Host is changed to it.
 
     Raises:
         Refused: With the status that the RFC names.
@@ -99,7 +100,7 @@ def examine(method: bytes, target: bytes, version: str, headers: list[tuple[byte
     if target[:1] == b"/" and b"#" not in target:
         path, _, query = target.partition(b"?")
     else:
-        path, query = _other_target(method, target)
+        path, query = _other_target(method, target, headers)
     if method == b"CONNECT":
         raise Refused(501, "CONNECT is not supported")
 
@@ -209,7 +210,7 @@ def _check_expect(value: bytes, modern: bool) -> bool:
     return modern  # RFC 9110 10.1.1: ignored in HTTP/1.0
 
 
-def _other_target(method: bytes, target: bytes) -> tuple[bytes, bytes]:
+def _other_target(method: bytes, target: bytes, headers: list[tuple[bytes, bytes]]) -> tuple[bytes, bytes]:
     """Path and query of a target that is not in origin form (RFC 9112 3.2.2 to 3.2.4)."""
     if method == b"CONNECT":
         return b"", b""
@@ -218,5 +219,7 @@ def _other_target(method: bytes, target: bytes) -> tuple[bytes, bytes]:
     match = _ABSOLUTE.match(target)
     host = match[1] if match else b""
     if match and 0 < len(host) <= _MAX_HOST and b"#" not in target and valid_host(host):
+        # RFC 9112 3.2.2: Host is ignored. The application and the proxy in front must not see two different hosts.
+        headers[:] = [(name, host if name == b"host" else value) for name, value in headers]
         return match[2] or b"/", match[3] or b""
     raise Refused(400, "invalid request target")
