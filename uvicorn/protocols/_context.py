@@ -109,6 +109,12 @@ class ConnectionContext:
         return len(self.state.connections) >= limit or len(self.state.tasks) >= limit
 
 
+def is_cancelled() -> bool:
+    """Whether somebody cancels this task; else a CancelledError is one that the application has let escape."""
+    task = asyncio.current_task()
+    return task is not None and task.cancelling() > 0
+
+
 def _own_access_log(config: ProtocolConfig) -> AccessLog | None:
     logger = logging.getLogger("uvicorn.access")
     if not config.access_log or not logger.hasHandlers():

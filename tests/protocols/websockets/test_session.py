@@ -645,6 +645,22 @@ def test_task_that_is_cancelled_cuts_the_connection(state: int, error_log: list[
     assert [record for record in error_log if record.levelno >= logging.ERROR] == []
 
 
+@pytest.mark.parametrize("state", [HANDSHAKE, DENYING, OPEN])
+def test_cancellation_of_the_applications_own_making_is_an_error(
+    state: int, error_log: list[logging.LogRecord]
+) -> None:
+    async def test() -> None:
+        peer = await in_state(state)
+        peer.transport.take()
+        await peer.end(asyncio.CancelledError())
+        status = {HANDSHAKE: b"HTTP/1.1 500 ", DENYING: b"HTTP/1.1 401 ", OPEN: b""}[state]
+        assert peer.transport.take().startswith(status)
+        assert peer.transport.closed
+
+    run(test)
+    assert messages(error_log)[-1] == "ERROR Exception in ASGI application\n"
+
+
 def test_last_task_tells_who_waits_for_it() -> None:
     async def test() -> None:
         told = []

@@ -11,6 +11,7 @@ import asyncio
 from typing import TYPE_CHECKING, Any
 
 from uvicorn._types import ASGI3Application, ASGIReceiveEvent, ASGISendEvent
+from uvicorn.protocols._context import is_cancelled
 from uvicorn.protocols._flow import HIGH_WATER_LIMIT, forget, wake
 from uvicorn.protocols.http._framing import CHUNKED, CLOSE, LAST_CHUNK, LENGTH
 
@@ -21,12 +22,6 @@ if TYPE_CHECKING:
 WAITING, STARTED, COMPLETE = range(3)
 
 _DISCONNECT: Any = {"type": "http.disconnect"}
-
-
-def _is_cancelled() -> bool:
-    """Whether somebody cancels this task; else a CancelledError is one that the application has let escape."""
-    task = asyncio.current_task()
-    return task is not None and task.cancelling() > 0
 
 
 class RequestCycle:
@@ -190,7 +185,7 @@ class RequestCycle:
 
     async def _failed(self, exc: BaseException) -> None:
         connection = self.connection
-        if isinstance(exc, asyncio.CancelledError) and _is_cancelled():
+        if isinstance(exc, asyncio.CancelledError) and is_cancelled():
             # Only the server cancels a request's task, at the end of its grace period: the client sees a cut.
             if self.stage != COMPLETE:
                 self._break_off()

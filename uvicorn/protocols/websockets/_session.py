@@ -17,6 +17,7 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 from uvicorn._types import ASGI3Application, ASGIReceiveEvent, ASGISendEvent
+from uvicorn.protocols._context import is_cancelled
 from uvicorn.protocols._fields import InvalidResponse
 from uvicorn.protocols._flow import forget, wake
 from uvicorn.protocols.utils import ClientDisconnected
@@ -123,8 +124,9 @@ class WebSocketSession:
         try:
             result = await app(self.scope, self.receive, self.send)  # type: ignore[func-returns-value]
         except BaseException as exc:
-            self._failed(exc)
-            if isinstance(exc, asyncio.CancelledError):
+            cancelled = isinstance(exc, asyncio.CancelledError) and is_cancelled()
+            self._failed(exc, cancelled)
+            if cancelled:
                 raise
         else:
             self._returned(result)
@@ -134,9 +136,11 @@ class WebSocketSession:
             if state.on_emptied is not None:
                 state.look_whether_empty()
 
-    def _failed(self, exc: BaseException) -> None:
+    def _failed(self, exc: BaseException, cancelled: bool) -> None:
         connection = self._connection
-        if isinstance(exc, (ClientDisconnected, asyncio.CancelledError)):
+        # Whose client has gone may well have cancelled its own parts.
+        given_up = isinstance(exc, asyncio.CancelledError) and self._gone
+        if cancelled or given_up or isinstance(exc, ClientDisconnected):
             connection.close_transport()
             return
         connection.logger.error("Exception in ASGI application\n", exc_info=exc)
