@@ -182,7 +182,15 @@ def test_answer_has_its_own_lines_then_the_servers_then_the_applications() -> No
 
 
 @pytest.mark.parametrize(
-    "name", [b"Upgrade", b"connection", b"Sec-WebSocket-Accept", b"sec-websocket-extensions"]
+    "name",
+    [
+        b"Upgrade",
+        b"connection",
+        b"Sec-WebSocket-Accept",
+        b"sec-websocket-extensions",
+        b"Content-Length",
+        b"transfer-encoding",
+    ],
 )
 def test_fields_of_the_handshake_are_not_the_applications(name: bytes) -> None:
     plain = accept_response(Handshake(fields()), None, None, b"", [])

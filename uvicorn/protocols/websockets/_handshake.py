@@ -16,8 +16,17 @@ from uvicorn.protocols.http._head import TOKEN, Refused, examine
 
 _GUID = b"258EAFA5-E914-47DA-95CA-C5AB0DC85B11"
 
-# Fields of the handshake that are the server's to write.
-_OWN_FIELDS = frozenset((b"upgrade", b"connection", b"sec-websocket-accept", b"sec-websocket-extensions"))
+# Fields of the handshake that are the server's to write, and those that no 101 has (RFC 9110 8.6, RFC 9112 6.1).
+_OWN_FIELDS = frozenset(
+    (
+        b"upgrade",
+        b"connection",
+        b"sec-websocket-accept",
+        b"sec-websocket-extensions",
+        b"content-length",
+        b"transfer-encoding",
+    )
+)
 
 # A head that comes unparsed is not read beyond this size.
 _MAX_RAW_HEAD = 131072
