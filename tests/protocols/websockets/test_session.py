@@ -350,6 +350,45 @@ def test_own_response_keeps_the_applications_length() -> None:
     run(test)
 
 
+@pytest.mark.parametrize(
+    ("pieces", "written", "error"),
+    [
+        ([b"abcd"], b"", "longer"),
+        ([b"ab", b"cd"], b"ab", "longer"),
+        ([b"ab"], b"ab", "shorter"),
+        ([b""], b"", "shorter"),
+    ],
+)
+def test_own_response_of_another_length_than_it_says_is_an_error(
+    pieces: list[bytes], written: bytes, error: str
+) -> None:
+    """RFC 9110 8.6: never more on the wire than Content-Length says, and a cut where there is less."""
+
+    async def test() -> None:
+        peer = Peer()
+        await peer.send("http.response.start", status=400, headers=[(b"content-length", b"3")])
+        for piece in pieces[:-1]:
+            await peer.send("http.response.body", body=piece, more_body=True)
+        with pytest.raises(RuntimeError, match=f"^Response content {error} than Content-Length$"):
+            await peer.send("http.response.body", body=pieces[-1])
+        await peer.end(RuntimeError("no"))
+        assert peer.transport.take().endswith(b"\r\ncontent-length: 3\r\nconnection: close\r\n\r\n" + written)
+        assert peer.transport.closed
+
+    run(test)
+
+
+def test_own_response_with_a_length_and_without_a_body_is_cut() -> None:
+    async def test() -> None:
+        peer = Peer()
+        await peer.send("http.response.start", status=400, headers=[(b"content-length", b"3")])
+        await peer.end()
+        assert peer.transport.take().endswith(b"\r\ncontent-length: 3\r\nconnection: close\r\n\r\n")
+        assert peer.transport.closed
+
+    run(test)
+
+
 @pytest.mark.parametrize(("status", "phrase"), [(204, b"No Content"), (304, b"Not Modified")])
 def test_own_response_without_a_body_has_none(status: int, phrase: bytes) -> None:
     async def test() -> None:

@@ -75,6 +75,7 @@ class WebSocketConnection(TakesUpgrade):
 
     __slots__ = (
         "_closing",
+        "_denial_left",
         "_denial_mode",
         "_engine",
         "_handshake",
@@ -129,6 +130,7 @@ class WebSocketConnection(TakesUpgrade):
         self._keepalive = KeepAlive(config.ws_ping_interval, config.ws_ping_timeout)
         self._held = b""  # bytes that wait until the application has taken messages, or has accepted
         self._denial_mode = NONE  # how the body of the application's own HTTP response goes
+        self._denial_left = 0  # how much of it is to come, where it has a length
         self._closing = False  # a close frame has gone out, or the transport is closing
 
     # --- asyncio.Protocol --------------------------------------------------------------------
@@ -323,14 +325,18 @@ class WebSocketConnection(TakesUpgrade):
         return start["status"], headers
 
     def write_denial(self, denial: Denial | None, body: bytes, more: bool) -> None:
-        """Write a part of the application's own HTTP response: with `denial` the first one."""
+        """Write a part of the application's own HTTP response: with `denial` the first one.
+
+        Raises:
+            RuntimeError: The body is longer or shorter than its Content-Length.
+        """
         if denial is not None:
             status, headers = denial
             names = {name.lower() for name, _ in headers}
             bodiless = status in (204, 304)
             if not more and not bodiless and not names & {b"content-length", b"transfer-encoding"}:
                 headers.append((b"content-length", b"%d" % len(body)))
-            head, self._denial_mode, _, _ = self.context.framer.head(
+            head, self._denial_mode, self._denial_left, _ = self.context.framer.head(
                 status, headers, self.context.default_lines(), bodiless, True, False
             )
             self.transport.write(head)
@@ -339,8 +345,14 @@ class WebSocketConnection(TakesUpgrade):
                 self.transport.write(b"%x\r\n%b\r\n" % (len(body), body))
             if not more:
                 self.transport.write(LAST_CHUNK)
-        elif self._denial_mode != NONE and body:
-            self.transport.write(body)
+        elif self._denial_mode != NONE:
+            self._denial_left -= len(body)
+            if self._denial_left < 0:
+                raise RuntimeError("Response content longer than Content-Length")
+            if body:
+                self.transport.write(body)
+            if not more and self._denial_left:
+                raise RuntimeError("Response content shorter than Content-Length")
 
     def _refuse_handshake(self, exc: BadHandshake) -> None:
         self._closing = True

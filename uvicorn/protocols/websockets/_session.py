@@ -12,6 +12,7 @@ the state says with which words.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 from collections import deque
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
@@ -163,7 +164,8 @@ class WebSocketSession:
             self._connection.refuse(500)
         elif state != CLOSED:
             if self._denial is not None:
-                self._write_denial(b"", more=False)
+                with contextlib.suppress(RuntimeError):  # it has a length: the client sees that it is cut
+                    self._write_denial(b"", more=False)
             # Where it was open there is no close frame: the client sees 1006, which is the truth.
             self._connection.close_transport()
 
