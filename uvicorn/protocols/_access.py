@@ -54,7 +54,7 @@ def client_text(client: Any) -> str:
 
 
 # What comes of a scope that lacks something, or holds something of another type than it had.
-_CHANGED_SCOPE = (LookupError, TypeError, AttributeError)
+CHANGED_SCOPE = (LookupError, TypeError, AttributeError)
 
 
 def mended(scope: Any) -> dict[str, Any]:
@@ -86,7 +86,7 @@ class RecordAccessLog:
     def log(self, scope: Any, status: int) -> None:
         try:
             shown = client_text(scope["client"]), scope["method"], request_path(scope), scope["http_version"]
-        except _CHANGED_SCOPE:
+        except CHANGED_SCOPE:
             self.log(mended(scope), status)
             return
         self._logger.info('%s - "%s %s HTTP/%s" %d', *shown, status)
@@ -157,7 +157,7 @@ class BatchedAccessLog:
                 f'{self._prefix} {self._client_text} - "{on}{scope["method"]} {path} '
                 f'HTTP/{scope["http_version"]}{off}" {status_text}\n'
             )
-        except _CHANGED_SCOPE:
+        except CHANGED_SCOPE:
             self.log(mended(scope), status)
             return
         lines.append(line)

@@ -107,6 +107,30 @@ def test_every_message_after_the_client_has_gone_is_an_oserror(state: int, kind:
     run(test)
 
 
+@pytest.mark.parametrize(
+    ("changes", "line"),
+    [
+        ({"path": None}, '127.0.0.1:4321 - "WebSocket /" [accepted]'),
+        ({"path": b"/"}, '127.0.0.1:4321 - "WebSocket /" [accepted]'),
+        ({"client": 5}, ' - "WebSocket /" [accepted]'),
+        ({"client": ("a\x9bb", 0)}, 'a\\x9bb:0 - "WebSocket /" [accepted]'),
+        ({"query_string": "a"}, '127.0.0.1:4321 - "WebSocket /?a" [accepted]'),
+    ],
+)
+def test_scope_that_the_application_has_changed_does_not_fail_the_handshake(
+    changes: dict[str, Any], line: str, error_log: list[logging.LogRecord]
+) -> None:
+    async def test() -> None:
+        peer = Peer()
+        await settle()
+        peer.connection.scope.update(changes)
+        await peer.accept()
+        assert peer.connection.session.state == OPEN
+
+    run(test)
+    assert messages(error_log) == [f"INFO {line}"]
+
+
 # --- what the application receives --------------------------------------------------------------
 
 

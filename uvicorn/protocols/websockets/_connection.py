@@ -13,6 +13,7 @@ from typing import Any, ClassVar
 from urllib.parse import unquote
 
 from uvicorn.logging import TRACE_LOG_LEVEL
+from uvicorn.protocols._access import CHANGED_SCOPE, client_text, mended, request_path
 from uvicorn.protocols._context import NEVER, ConnectionContext, ProtocolConfig
 from uvicorn.protocols._flow import FlowControl
 from uvicorn.protocols._refusals import refusal
@@ -21,7 +22,6 @@ from uvicorn.protocols._upgrade import TakesUpgrade, UpgradeRequest
 from uvicorn.protocols.http._framing import CHUNKED, LAST_CHUNK, NONE, ResponseFramer
 from uvicorn.protocols.http._head import Refused
 from uvicorn.protocols.utils import (
-    get_client_addr,
     get_local_addr,
     get_path_with_query_string,
     get_remote_addr,
@@ -384,12 +384,13 @@ class WebSocketConnection(TakesUpgrade):
 
     def log_handshake(self, outcome: str) -> None:
         """The access line of a WebSocket."""
-        self.logger.info(
-            '%s - "WebSocket %s" %s',
-            get_client_addr(self.scope),
-            get_path_with_query_string(self.scope),
-            outcome,
-        )
+        scope = self.scope
+        try:
+            shown = client_text(scope["client"]), get_path_with_query_string(scope)
+        except CHANGED_SCOPE:
+            known = mended(scope)
+            shown = client_text(known["client"]), request_path(known)
+        self.logger.info('%s - "WebSocket %s" %s', *shown, outcome)
 
     def _make_scope(self, request: UpgradeRequest, handshake: Handshake) -> Any:
         context = self.context
