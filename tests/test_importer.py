@@ -60,6 +60,7 @@ def test_what_is_no_string_is_returned_unchanged(value: object) -> None:
     [
         ("json", 'Import string "json" must be in format "<module>:<attribute>".'),
         ("json:", 'Import string "json:" must be in format "<module>:<attribute>".'),
+        (".json:dumps", 'Import string ".json:dumps" must be in format "<module>:<attribute>".'),
         (":dumps", 'Import string ":dumps" must be in format "<module>:<attribute>".'),
         ("", 'Import string "" must be in format "<module>:<attribute>".'),
         ("no_such_module:x", 'Could not import module "no_such_module".'),

@@ -277,3 +277,21 @@ def test_other_handlers_are_left_alone() -> None:
     logging.getLogger("uvicorn.error").addHandler(handler)
     assert reopen_files() == 0
     assert handler.stream is stream
+
+
+@pytest.mark.parametrize(
+    ("name", "content"),
+    [("a.json", "{"), ("a.yaml", "a: ["), ("a.yml", ""), ("a.ini", "x"), ("a.json", '{"version": 2}')],
+)
+def test_failure_says_which_configuration_it_is(tmp_path: Path, name: str, content: str) -> None:
+    path = tmp_path / name
+    path.write_text(content)
+    with pytest.raises(Exception) as caught:  # noqa: PT011 - whatever the reader raises
+        configure(str(path), None, None, True)
+    assert caught.value.__notes__ == [f"in the logging configuration {str(path)!r}"]
+
+
+def test_failure_of_a_mapping_says_what_it_is() -> None:
+    with pytest.raises(ValueError, match="version") as caught:
+        configure({"version": 2}, None, None, True)
+    assert caught.value.__notes__ == ["in the logging configuration"]

@@ -317,6 +317,10 @@ def test_check_does_not_bind() -> None:
             [APP, "--loop", "no_such_module:loop"],
             'ERROR Error loading custom loop setup function. Could not import module "no_such_module".',
         ),
+        (
+            ["..app:app"],
+            'ERROR Error loading ASGI app. Import string "..app:app" must be in format "<module>:<attribute>".',
+        ),
         (["no.such:app"], 'ERROR Error loading ASGI app "no.such:app".'),
         ([APP, "--ssl-certfile", __file__], "ERROR The server cannot start with these settings."),
     ],
@@ -346,16 +350,24 @@ def failing_run(exc: BaseException) -> Callable[..., None]:
     return run
 
 
+@pytest.mark.parametrize(
+    ("name", "content", "message"),
+    [
+        ("log.json", '{"version": 2}', "Unsupported version: 2"),
+        ("log.yaml", "a: [", "while parsing a flow node"),
+    ],
+)
 def test_failure_without_a_line_of_the_application_blames_the_settings(
-    monkeypatch: pytest.MonkeyPatch, error_log: Records, tmp_path: Path
+    monkeypatch: pytest.MonkeyPatch, error_log: Records, tmp_path: Path, name: str, content: str, message: str
 ) -> None:
-    log_config = tmp_path / "log.json"
-    log_config.write_text('{"version": 2}')
+    log_config = tmp_path / name
+    log_config.write_text(content)
     result = invoke(APP, "--log-config", str(log_config))
     assert result.exit_code == 3
     assert lines(error_log) == ["ERROR The server cannot start with these settings."]
     assert error_log[0].exc_info is not None
-    assert str(error_log[0].exc_info[1]) == "Unsupported version: 2"
+    assert str(error_log[0].exc_info[1]).splitlines()[0] == message
+    assert error_log[0].exc_info[2] is None
 
 
 def test_failure_of_the_application_is_told_with_its_own_lines_and_exit_3(

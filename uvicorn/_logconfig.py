@@ -69,9 +69,16 @@ def configure(
         use_colors: True or False goes into the formatters "default" and "access" of a mapping.
         log_level: The level of our loggers, by name or number; None keeps the configuration's.
         access_log: False takes the access log's handlers away.
+
+    Raises:
+        Exception: Whatever the configuration makes `logging` raise, with a note that says which one it is.
     """
     if log_config is not None:
-        _apply(log_config, use_colors)
+        try:
+            _apply(log_config, use_colors)
+        except Exception as exc:
+            exc.add_note(f"in the logging configuration {_named(log_config)}".rstrip())
+            raise
     if log_level is not None:
         level = LOG_LEVELS[log_level] if isinstance(log_level, str) else log_level
         for name in ("uvicorn.error", "uvicorn.access", "uvicorn.asgi"):
@@ -80,6 +87,10 @@ def configure(
         access_logger = logging.getLogger("uvicorn.access")
         access_logger.handlers = []
         access_logger.propagate = False
+
+
+def _named(log_config: Any) -> str:
+    return repr(log_config) if isinstance(log_config, str) else ""
 
 
 def _apply(log_config: Any, use_colors: bool | None) -> None:

@@ -18,6 +18,9 @@ _PACKAGE = str(Path(__file__).parent) + os.sep
 # Asked of a module: the paths of sysconfig may be links to where the modules are.
 _STANDARD_LIBRARY = os.path.dirname(os.__file__) + os.sep
 
+# What calls us, and what reads our files: in front of the application's first line they are not its own.
+_OUR_LIBRARIES = tuple(f"{os.sep}{name}{os.sep}" for name in ("click", "yaml"))
+
 
 class ImportFromStringError(Exception):
     """The import string does not name anything; the text is for the person who wrote it."""
@@ -37,7 +40,7 @@ def import_from_string(import_str: Any) -> Any:
         return import_str
 
     module_name, _, attributes = import_str.partition(":")
-    if not module_name or not attributes:
+    if not module_name or module_name.startswith(".") or not attributes:
         raise ImportFromStringError(f'Import string "{import_str}" must be in format "<module>:<attribute>".')
     try:
         module = importlib.import_module(module_name)
@@ -76,7 +79,7 @@ def _is_machinery(filename: str) -> bool:
         return True
     installed = "site-packages" in filename or "dist-packages" in filename
     if installed:
-        return filename.startswith(_PACKAGE) or f"{os.sep}click{os.sep}" in filename
+        return filename.startswith(_PACKAGE) or any(name in filename for name in _OUR_LIBRARIES)
     return filename.startswith((_PACKAGE, _STANDARD_LIBRARY))
 
 
