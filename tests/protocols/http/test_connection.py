@@ -633,6 +633,7 @@ def test_unread_body_is_swallowed_and_the_connection_stays(protocol_class: Any) 
 
 # --- upgrade ----------------------------------------------------------------------------------
 
+POST_LARGE = request("POST / HTTP/1.1", "Content-Length: 50000", body=b"x" * 50_000)
 HANDSHAKE = request("GET /chat?a=b HTTP/1.1", "Connection: Upgrade", "Upgrade: WebSocket", "X-A: b")
 
 
@@ -756,6 +757,27 @@ def test_bytes_behind_a_waiting_websocket_are_bounded(protocol_class: Any) -> No
         await app.answer()
         assert protocol.transport.protocol is Socket.last
         assert protocol.transport.reading
+
+    play(main)
+
+
+@pytest.mark.parametrize("before", [b"", GET, GET * 5, POST_LARGE], ids=["nothing", "one", "five", "body"])
+@pytest.mark.parametrize("size", [1, 16_384, 70_000, 300_000])
+def test_websocket_gets_all_that_came_in_the_packet_of_its_handshake(
+    protocol_class: Any, size: int, before: bytes
+) -> None:
+    """However much it is: none of it is a request."""
+
+    async def main() -> None:
+        protocol = swept(protocol_class, Answer(), ws=Socket)
+        rest = bytes(range(256)) * (size // 256) + b"x" * (size % 256)
+        protocol.data_received(before + HANDSHAKE + rest)
+        for _ in range(20):
+            await settle()
+        assert protocol.transport.protocol is Socket.last
+        assert Socket.last.request is not None
+        assert Socket.last.request.rest == rest
+        assert set(statuses(protocol.transport)) <= {200}
 
     play(main)
 

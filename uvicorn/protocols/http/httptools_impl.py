@@ -31,6 +31,7 @@ class HttpToolsCodec:
     """Parses requests with httptools and tells the connection what it finds."""
 
     __slots__ = (
+        "_behind",
         "_bypassing",
         "_connection",
         "_data",
@@ -61,7 +62,8 @@ class HttpToolsCodec:
         # While in a head: an upper bound of its bytes so far. In a body: bytes fed less what its data allows.
         self._fed = 0
         self._kept = b""
-        self._finished = False  # the last request said that none would follow
+        self._behind = b""  # what came with the slice that the parser is looking at
+        self._finished = False  # the last request said that none would follow, or the connection leaves HTTP
         self._upgrading = False  # the connection takes the upgrade
         self._bypassing = False  # it does not: the head is parsed again without it
         self._priming = False
@@ -107,8 +109,9 @@ class HttpToolsCodec:
                 self._kept = data
                 return
             size = SLICE if self._in_head else len(data)
-            self.feed(data[:size])
-            data = data[size:]
+            data, self._behind = data[:size], data[size:]
+            self.feed(data)
+            data, self._behind = self._behind, b""
 
     def resume(self) -> None:
         if self._kept:
@@ -209,7 +212,8 @@ class HttpToolsCodec:
 
     def _after_upgrade(self, rest: bytes) -> None:
         if self._upgrading:
-            self._connection.on_upgrade(rest)
+            self._finished = True
+            self._connection.on_upgrade(rest + self._behind)
             return
         # llhttp takes a request with Upgrade for the end of HTTP and skips its body. Nobody here takes the upgrade,
         # so it is an ordinary request (RFC 9110 7.8): a fresh parser gets a head with the same framing, silently,
