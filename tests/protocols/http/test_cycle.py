@@ -710,6 +710,16 @@ def test_message_after_the_end_does_not_cut_the_request_behind(protocol_class: A
     assert transport.closed
 
 
+@pytest.mark.parametrize("headers", [[], [(b"content-length", b"8")]])
+@pytest.mark.parametrize(
+    "body", [bytearray(b"abcdefgh"), memoryview(b"abcdefgh"), memoryview(b"abcdefgh").cast("I")]
+)
+def test_body_may_be_anything_that_holds_bytes(protocol_class: Any, headers: Any, body: Any) -> None:
+    [response] = read_responses(answered(protocol_class, Answer([body], headers=headers)).buffer)
+    assert response.body == b"abcdefgh"
+    assert response.ended
+
+
 # --- the head waits for the body ----------------------------------------------------------------
 
 

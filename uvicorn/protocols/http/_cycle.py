@@ -309,6 +309,8 @@ class RequestCycle:
         if message["type"] != "http.response.body":
             raise RuntimeError(f"Expected ASGI message 'http.response.body', but got '{message['type']}'.")
         body = message.get("body", b"")
+        if type(body) is not bytes:
+            body = bytes(body)  # a memoryview's length may count something larger than bytes
         more = message.get("more_body", False)
         mode = self._mode
         if mode == LENGTH:
