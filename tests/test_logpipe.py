@@ -89,8 +89,15 @@ def test_a_line_that_was_cut_is_ended_before_the_next_one(
 
 def test_records_are_written_through_the_handler(handler: logging.StreamHandler[TextIO], ends: Ends) -> None:
     unwaiting(handler)
-    logging.getLogger("uvicorn.error").error("caf\u00e9 \udcff")
-    assert ends.read() == "caf\u00e9 \\udcff\n"
+    logging.getLogger("uvicorn.error").error("caf\u00e9")
+    assert ends.read() == "caf\u00e9\n"
+
+
+def test_what_cannot_be_encoded_is_written_all_the_same(
+    handler: logging.StreamHandler[TextIO], ends: Ends
+) -> None:
+    unwaiting(handler).write("\udcff\n")
+    assert ends.read() == "\\udcff\n"
 
 
 def test_others_who_have_the_pipe_wait_as_before(handler: logging.StreamHandler[TextIO], ends: Ends) -> None:
