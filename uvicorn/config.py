@@ -466,7 +466,7 @@ class Config:
             SystemExit: With code 3, after a log line that says what is wrong.
         """
         try:
-            listener = bind_only(self.bind_addresses[0])
+            listener = bind_only(self.bind_addresses[0], self.reuse_port)
         except BindError as exc:
             logger.error("%s", exc)
             sys.exit(STARTUP_FAILURE)

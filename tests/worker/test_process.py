@@ -25,6 +25,7 @@ from uvicorn.config import STARTUP_FAILURE, Config
 from uvicorn.server import Server
 from uvicorn.supervisor.host import PosixHost
 from uvicorn.supervisor.signals import reset_in_child
+from uvicorn.worker import process
 from uvicorn.worker.process import _SpeakOnce, main
 
 pytestmark = [
@@ -389,52 +390,78 @@ def token() -> Iterator[int]:
     os.close(reader)
 
 
-def test_whoever_takes_the_token_says_all_of_its_errors(token: int) -> None:
-    first, second = _SpeakOnce(token), _SpeakOnce(token)
-    assert [first.filter(record(logging.ERROR)) for _ in range(2)] == [True, True]
-    assert [second.filter(record(logging.ERROR)) for _ in range(2)] == [False, False]
+@pytest.fixture
+def said() -> Iterator[list[logging.LogRecord]]:
+    """What the logger's handlers get."""
+    records: list[logging.LogRecord] = []
+
+    class Keeps(logging.Handler):
+        def emit(self, record: logging.LogRecord) -> None:
+            records.append(record)
+
+    handler = Keeps()
+    logger = logging.getLogger("uvicorn.error")
+    logger.addHandler(handler)
+    yield records
+    logger.removeHandler(handler)
 
 
-def test_what_is_no_error_is_said_by_all_and_takes_no_token(token: int) -> None:
+def test_whoever_takes_the_token_says_all_of_its_errors(token: int, said: list[logging.LogRecord]) -> None:
+    first, second = _SpeakOnce(token), _SpeakOnce(token)
+    ours = [record(logging.ERROR), record(logging.ERROR)]
+    for each in ours:
+        assert not first.filter(each)  # it has been said, and is not said again
+        assert not second.filter(record(logging.ERROR))
+    assert said == ours
+
+
+def test_what_is_no_error_is_said_by_all_and_takes_no_token(
+    token: int, said: list[logging.LogRecord]
+) -> None:
     first, second = _SpeakOnce(token), _SpeakOnce(token)
     assert first.filter(record(logging.WARNING))
-    assert second.filter(record(logging.ERROR))
+    spoken = record(logging.ERROR)
+    second.filter(spoken)
     assert first.filter(record(logging.WARNING))
-    assert not first.filter(record(logging.CRITICAL))
+    first.filter(record(logging.CRITICAL))
+    assert said == [spoken]
+
+
+def test_a_signal_to_leave_waits_until_the_error_is_said(token: int, said: list[logging.LogRecord]) -> None:
+    class Killed(logging.LogRecord):
+        """Whose master has heard of a sibling's failure just now."""
+
+        def getMessage(self) -> str:
+            signal.raise_signal(signal.SIGTERM)
+            return "text"
+
+    class Reads(logging.Handler):
+        def emit(self, record: logging.LogRecord) -> None:
+            texts.append(record.getMessage())
+
+    texts: list[str] = []
+    handler = Reads()
+    logger = logging.getLogger("uvicorn.error")
+    logger.addHandler(handler)
+    previous = signal.signal(signal.SIGTERM, process._leave_early)
+    try:
+        with pytest.raises(SystemExit):
+            _SpeakOnce(token).filter(Killed("uvicorn.error", logging.ERROR, __file__, 1, "", None, None))
+        assert texts == ["text"]
+        assert signal.getsignal(signal.SIGTERM) is process._leave_early
+    finally:
+        signal.signal(signal.SIGTERM, previous)
+        logger.removeHandler(handler)
 
 
 def test_without_a_token_everybody_speaks() -> None:
     assert _SpeakOnce(-1).filter(record(logging.ERROR))
 
 
-def test_a_token_that_cannot_be_read_is_taken(token: int) -> None:
+def test_a_token_that_cannot_be_read_is_taken(said: list[logging.LogRecord]) -> None:
     reader, writer = os.pipe()
     os.set_blocking(reader, False)
     assert not _SpeakOnce(reader).filter(record(logging.ERROR))  # it does not wait for one either
+    assert said == []
     os.close(reader)
     os.close(writer)
-
-
-def test_of_workers_whose_first_start_fails_one_says_why(run: Run, token: int) -> None:
-    target = server_of("no_such_module:app").run
-    children = [run(target, first=True, failure_token=token) for _ in range(3)]
-    assert [child.wait() for child in children] == [STARTUP_FAILURE] * 3
-    assert sum(child.log.count("Error loading ASGI app") for child in children) == 1
-
-
-def test_later_starts_that_fail_all_say_why(run: Run, token: int) -> None:
-    target = server_of("no_such_module:app").run
-    children = [run(target, failure_token=token) for _ in range(2)]
-    assert [child.wait() for child in children] == [STARTUP_FAILURE] * 2
-    assert all("Error loading ASGI app" in child.log for child in children)
-
-
-def test_a_worker_that_was_ready_says_its_errors_whoever_has_the_token(run: Run, token: int) -> None:
-    os.read(token, 1)
-
-    def target(sockets: Any) -> None:
-        logging.getLogger("uvicorn.error").error("after it was ready")
-
-    child = run(target, first=True, failure_token=token)
-    assert child.wait() == 0
-    assert child.log == "after it was ready\n"

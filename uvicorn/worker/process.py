@@ -13,6 +13,7 @@ import os
 import signal
 import sys
 import threading
+from collections.abc import Generator
 from types import FrameType
 
 import psutil
@@ -174,9 +175,29 @@ class _SpeakOnce(logging.Filter):
     def filter(self, record: logging.LogRecord) -> bool:
         if record.levelno < logging.ERROR or self._token < 0:
             return True
-        if self._may_speak is None:
-            try:
-                self._may_speak = bool(os.read(self._token, 1))
-            except OSError:
-                self._may_speak = False
-        return self._may_speak
+        # Whoever has the token says it to its end: the master may want it to leave because a sibling has failed.
+        with _sigterm_waits():
+            if self._may_speak is None:
+                try:
+                    self._may_speak = bool(os.read(self._token, 1))
+                except OSError:
+                    self._may_speak = False
+            if self._may_speak:
+                logging.getLogger(record.name).callHandlers(record)
+        return False
+
+
+@contextlib.contextmanager
+def _sigterm_waits() -> Generator[None, None, None]:
+    """A SIGTERM that comes within takes effect at the end."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    came: list[int] = []
+    previous = signal.signal(signal.SIGTERM, lambda number, frame: came.append(number))
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, previous)
+        if came:
+            signal.raise_signal(signal.SIGTERM)
