@@ -309,6 +309,7 @@ def _upgrade(state: State, event: events.UpgradeRequested, now: float) -> None:
         state.log("Received SIGUSR2, but a reload or an upgrade is under way: ignored.", logging.WARNING)
         return
     state.log("Received SIGUSR2, trying the new program.")
+    state.upgrading = True
     state.act(StartTrial())
 
 
@@ -325,6 +326,7 @@ def _trial_ended(state: State, event: events.Exited) -> None:
     if state.phase is not Phase.RUNNING:
         return
     if event.code != 0:
+        state.upgrading = False
         words = policy.exit_in_words(event.code, event.out_of_memory)
         state.log(
             f"Upgrade failed: the new program does not start ({words}). Nothing has changed.", logging.ERROR
@@ -335,6 +337,7 @@ def _trial_ended(state: State, event: events.Exited) -> None:
 
 
 def _trial_failed(state: State, event: events.TrialFailed, now: float) -> None:
+    state.upgrading = False
     state.log(f"Upgrade failed: {event.reason}. Nothing has changed.", logging.ERROR)
 
 

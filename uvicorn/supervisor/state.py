@@ -59,6 +59,7 @@ class State:
         ever_ready: Whether any worker has ever been ready.
         restarts: When workers had to be replaced without anybody wanting it.
         health_at: When the scoreboard is to be read next; a master that comes later was itself held up.
+        upgrading: Whether another program is tried, or is about to take this one's place.
         out: The actions of the present step.
     """
 
@@ -79,6 +80,7 @@ class State:
     health_at: float = NEVER
     headroom: bool = True
     listening: bool = True
+    upgrading: bool = False
     trial: int | None = None
     trial_deadline: float = NEVER
     out: list[Action] = field(default_factory=list)
