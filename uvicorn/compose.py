@@ -11,7 +11,7 @@ import logging
 import os
 import socket
 import sys
-from collections.abc import Callable, Generator, Mapping
+from collections.abc import Callable, Generator, Mapping, MutableMapping
 from contextvars import ContextVar
 from dataclasses import dataclass
 from typing import Any
@@ -20,14 +20,22 @@ import setproctitle
 
 from uvicorn._compat import HAS_FORK
 from uvicorn._logpipe import never_wait_for_readers
-from uvicorn._sockets import Address, BindError, Listener, forget_systemd
+from uvicorn._sockets import (
+    Address,
+    BindError,
+    Listener,
+    forget_systemd,
+    passed_sockets,
+    release_passed,
+)
 from uvicorn._tuning import freeze_heap
 from uvicorn.config import HTTP_PROTOCOLS, LIFESPAN, LOOP_FACTORIES, STARTUP_FAILURE, WS_PROTOCOLS, Config
 from uvicorn.importer import import_from_string
-from uvicorn.server import Server, ServerHooks
+from uvicorn.server import TICK, Server, ServerHooks
 from uvicorn.settings.layers import SettingsError
 from uvicorn.supervisor.events import PoolSpec
 from uvicorn.supervisor.listeners import Key, ListenerSet, keys_for
+from uvicorn.supervisor.notify import Notifier, ServiceManager, watchdog_period
 from uvicorn.supervisor.plan import Plan, PlanRejected
 
 if HAS_FORK:
@@ -78,18 +86,74 @@ def invoked(invocation: Invocation) -> Generator[None, None, None]:
 
 
 class SingleProcessHooks(ServerHooks):
-    """A process that serves alone and does nothing else."""
+    """A process that serves alone and does nothing else. The service manager hears of it.
+
+    Args:
+        environ: What systemd has told this process, taken out of the environment that the application sees; None
+            where that is left alone.
+    """
+
+    def __init__(self, environ: MutableMapping[str, str] | None = None) -> None:
+        self._environ = environ if environ is not None else os.environ
+        told = environ or {}
+        self._notifier = Notifier(told.get("NOTIFY_SOCKET", ""))
+        period = watchdog_period(told)
+        self._period = period / 3 if period is not None else float("inf")
+        self._watchdog_at = 0.0
+
+    def passed(self) -> MutableMapping[str, str]:
+        return self._environ
 
     def started(self, server: Server) -> None:
+        settle_passed(self._environ)
+        for listening in server.servers:
+            for sock in listening.sockets:
+                os.set_inheritable(sock.fileno(), False)
         if server.config.tune_gc:
             freeze_heap()
+        self._notifier.send("READY=1", "STATUS=Serving in one process.")
+
+    def shortest_period(self) -> float:
+        return min(TICK, self._period)
+
+    def tick(self, server: Server, now: float) -> None:
+        if self._period != float("inf") and server.started and now >= self._watchdog_at:
+            # The event loop itself says it: one that is stuck says nothing.
+            self._watchdog_at = now + self._period
+            self._notifier.send("WATCHDOG=1")
+
+    def shutdown_delay(self, server: Server) -> float:
+        self._notifier.send("STOPPING=1", "STATUS=Stopping.")
+        return super().shutdown_delay(server)
 
 
 def serve_alone(server: Server) -> None:
     """Serve in this process until it is told to stop."""
     never_wait_for_readers()
-    server.hooks = SingleProcessHooks()
+    environ: dict[str, str] | None = None
+    if _invocation.get() is not None:
+        environ = dict(os.environ)
+        for each in passed_sockets(environ):
+            os.set_inheritable(each.fd, False)
+        forget_systemd(os.environ)
+    server.hooks = SingleProcessHooks(environ)
     server.run()
+
+
+def settle_passed(environ: MutableMapping[str, str]) -> None:
+    """Every address is open: what systemd has passed besides is closed, with a word about it.
+
+    Only where the process is ours: a program that calls `run()` may have its own use for it.
+    """
+    if _invocation.get() is None:
+        return
+    unused = release_passed(environ)
+    if unused:
+        logger.warning(
+            "systemd has passed socket(s) that nobody serves on, and that are closed: %s. Name them in 'bind' "
+            "(systemd:NAME), or take them out of the socket unit.",
+            ", ".join(unused),
+        )
 
 
 # --- a master with workers ---------------------------------------------------------------------
@@ -116,6 +180,7 @@ class Multiprocess:
             raise RuntimeError("Worker processes need a system with fork(); leave out 'workers' on this one.")
         never_wait_for_readers()
         listeners = ListenerSet()
+        manager = ServiceManager(os.environ)
         try:
             handover = upgrade.read(os.environ)
             plan = plan_from(self.config, self.target)
@@ -123,12 +188,15 @@ class Multiprocess:
                 listeners.take(key, listener)
             if handover is None:
                 # As long as systemd's variables are there.
+                manager.take_stored(listeners, plan, os.environ)
                 listeners.open(plan, plan.announce)
         except (ValueError, BindError) as exc:
             logger.error("%s", exc)
             listeners.stop()
             self.exit_code = STARTUP_FAILURE
             return
+        if handover is None:
+            settle_passed(os.environ)
         forget_systemd(os.environ)
         prepare_forks(self.config)
         master = Master(
@@ -139,6 +207,7 @@ class Multiprocess:
             listeners,
             setproctitle.setproctitle,
             SignalSource(is_last=_invocation.get() is not None),
+            manager,
         )
         try:
             self.exit_code = master.run(handover)

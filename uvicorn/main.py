@@ -11,15 +11,15 @@ import socket
 import ssl
 import sys
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from configparser import RawConfigParser
 from typing import IO, Any, NoReturn
 
 import click
 
-from uvicorn._sockets import Address, Listener, inode_of
+from uvicorn._sockets import Address, BindError, Listener, inode_of, passed_binds
 from uvicorn._types import ASGIApplication
-from uvicorn.compose import Invocation, Multiprocess, invoked, serve_alone
+from uvicorn.compose import Invocation, Multiprocess, invoked, serve_alone, settle_passed
 from uvicorn.config import (
     LOGGING_CONFIG,
     SSL_PROTOCOL_VERSION,
@@ -42,6 +42,7 @@ from uvicorn.settings.derived import (
 )
 from uvicorn.settings.layers import Layer, Problem, Resolved, SettingsError, merge
 from uvicorn.settings.sources import from_environ, from_yaml, missing_files
+from uvicorn.supervisor.notify import has_stored
 from uvicorn.supervisor.upgrade import HANDOVER_FD, TRIAL
 from uvicorn.supervisors import ChangeReload
 
@@ -100,13 +101,19 @@ def _command(ctx: click.Context, check_config: bool, **_: Any) -> None:
     if check_config:
         ctx.exit(_check(resolved))
 
+    try:
+        passed = passed_binds(os.environ)
+    except BindError as exc:
+        click.echo(f"Error: {exc}", err=True)
+        ctx.exit(STARTUP_FAILURE)
+
     def again() -> tuple[Any, dict[str, Any]]:
         fresh = resolve(command_line)
-        return fresh.values["app"], arguments_of(fresh)
+        return fresh.values["app"], arguments_of(fresh, passed)
 
     with invoked(Invocation(again, dict(os.environ))):
         try:
-            run(resolved.values["app"], **arguments_of(resolved))
+            run(resolved.values["app"], **arguments_of(resolved, passed))
         except Exception as exc:  # noqa: BLE001 - the application may raise anything
             _report_load_error(resolved.values["app"], exc)
             ctx.exit(STARTUP_FAILURE)
@@ -183,8 +190,12 @@ def resolve(command_line: Layer) -> Resolved:
     return merge(layers, problems, checks=[missing_files])
 
 
-def arguments_of(resolved: Resolved) -> dict[str, Any]:
-    """The keyword arguments of `run()`."""
+def arguments_of(resolved: Resolved, passed: Sequence[str] = ()) -> dict[str, Any]:
+    """The keyword arguments of `run()`.
+
+    Args:
+        passed: The bind addresses of sockets that systemd has passed in: served on where no address is given.
+    """
     arguments = resolved.options_for("both", "run")
     if arguments["log_config"] is None:
         arguments["log_config"] = LOGGING_CONFIG
@@ -192,6 +203,8 @@ def arguments_of(resolved: Resolved) -> dict[str, Any]:
         arguments["headers"] = []
     if arguments["app_dir"] is None:
         arguments["app_dir"] = ""
+    if passed and not any(resolved.given(name) for name in ("bind", "host", "port", "uds", "fd")):
+        arguments["bind"] = list(passed)
     return arguments
 
 
@@ -325,7 +338,9 @@ def run(
     exit_code = 0
     try:
         if config.should_reload:
-            ChangeReload(config, target=server.run, sockets=[_bound(config)]).run()
+            sockets = [_bound(config)]
+            settle_passed(os.environ)
+            ChangeReload(config, target=server.run, sockets=sockets).run()
         elif managed:
             exit_code = _run_workers(config, server)
         else:
@@ -352,8 +367,8 @@ def _bound(config: Config) -> socket.socket:
 
 def _run_workers(config: Config, server: Server) -> int:
     """Under a master; the exit code."""
-    # After an upgrade the sockets come from the program before.
-    sockets = [] if HANDOVER_FD in os.environ else [_bound(config)]
+    # After an upgrade the sockets come from the program before; after a crash perhaps from systemd's store.
+    sockets = [] if HANDOVER_FD in os.environ or has_stored(os.environ) else [_bound(config)]
     supervisor = Multiprocess(config, target=server.run, sockets=sockets)
     supervisor.run()
     return supervisor.exit_code

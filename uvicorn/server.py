@@ -21,12 +21,12 @@ import socket
 import sys
 import threading
 import time
-from collections.abc import Callable, Generator, Iterable
+from collections.abc import Callable, Generator, Iterable, MutableMapping
 from email.utils import formatdate
 from types import FrameType
 from typing import Any
 
-from uvicorn._sockets import BindError, Listener, open_listener, privilege_hint
+from uvicorn._sockets import BindError, Listener, open_listener, privilege_hint, take_passed
 from uvicorn.config import STARTUP_FAILURE, Config
 from uvicorn.protocols._access import BatchedAccessLog
 from uvicorn.protocols._context import NEVER
@@ -76,6 +76,10 @@ class ServerHooks:
         self, server: Server, sock: socket.socket, factory: Callable[[], Any], open_server: Callable[..., Any]
     ) -> Any | None:
         return None
+
+    # What systemd has said of sockets that it has passed in.
+    def passed(self) -> MutableMapping[str, str]:
+        return os.environ
 
     def started(self, server: Server) -> None:
         """The server accepts connections."""
@@ -307,6 +311,7 @@ class Server:
             self.server_state.access = BatchedAccessLog(
                 logging.getLogger("uvicorn.access"), self._loop.call_later
             )
+        passed = self.hooks.passed()
         if sockets is not None:
             open_server = functools.partial(self._create_server, options=options)
             for sock in sockets:
@@ -314,10 +319,14 @@ class Server:
                 self.servers.append(acceptor or await open_server(sock, factory))
         elif config.addresses or config.uds is not None or config.fd is not None:
             for address in config.bind_addresses:
-                listener = open_listener(address, config.backlog, config.reuse_port)
+                listener = open_listener(address, config.backlog, config.reuse_port, passed)
                 self._listeners.append(listener)
                 self.servers.append(await self._create_server(listener.sock, factory, options))
                 config.announce(listener.sock)
+        elif (inherited := take_passed(config.bind_addresses[0], passed)) is not None:
+            self._listeners.append(inherited)
+            self.servers.append(await self._create_server(inherited.sock, factory, options))
+            config.announce(inherited.sock)
         else:
             server = await self._loop.create_server(
                 factory, config.host, config.port, reuse_port=config.reuse_port or None, **options

@@ -26,6 +26,7 @@ from uvicorn.supervisor.events import Event
 from uvicorn.supervisor.host import Host
 from uvicorn.supervisor.listeners import SHARED, ListenerSet
 from uvicorn.supervisor.machine import Machine
+from uvicorn.supervisor.notify import ServiceManager
 from uvicorn.supervisor.plan import Plan, PlanRejected
 from uvicorn.supervisor.pool import NEVER, Stage
 from uvicorn.supervisor.signals import SignalSource, reset_in_child
@@ -66,6 +67,7 @@ class Master:
         listeners: The sockets that are open already.
         set_title: Sets the process title.
         signals: Where signals come from.
+        manager: Who has started the master, and is told what happens.
     """
 
     def __init__(
@@ -77,6 +79,7 @@ class Master:
         listeners: ListenerSet,
         set_title: Callable[[str], None],
         signals: SignalSource,
+        manager: ServiceManager | None = None,
     ) -> None:
         self._plans: dict[int, Plan] = {1: plan}
         self._worker_main = worker_main
@@ -85,6 +88,7 @@ class Master:
         self._listeners = listeners
         self._set_title = set_title
         self._signals = signals
+        self._manager = manager or ServiceManager()
         self._machine = Machine(plan.spec, host.random)
         self._scoreboard: Scoreboard | None = None
         self._links: dict[int, Link] = {}
@@ -124,6 +128,11 @@ class Master:
             while self._exit_code is None:
                 self._turn()
             self._wait_for_leftovers()
+        except BindError:
+            raise
+        except BaseException:
+            self._manager.leave(self._listeners)
+            raise
         finally:
             self._listeners.stop()
             self._signals.restore()
@@ -148,6 +157,7 @@ class Master:
             self._listeners.open(self.plan, self.plan.announce)
             logger.info("Started parent process [%d]", os.getpid())
             return
+        self._manager.took_over()
         plan = self._plans.pop(1)
         generation = handover.generation + 1
         self._plans[generation] = plan
@@ -177,7 +187,8 @@ class Master:
     def _turn(self) -> None:
         """One wait and everything that follows from it."""
         now = self._host.now()
-        due = min([self._machine.next_deadline(), *(at for at, _ in self._leftovers)])
+        due = min(self._machine.next_deadline(), self._manager.next_deadline())
+        due = min([due, *(at for at, _ in self._leftovers)])
         timeout = None if due == NEVER else max(0.0, due - now)
         channels = {
             link.receiver.sock.fileno(): wid for wid, link in self._links.items() if link.receiver is not None
@@ -200,11 +211,14 @@ class Master:
         """Give an event to the machine; perform what it answers, and what comes of that."""
         queue = [event]
         while queue and self._exit_code is None:
-            decided = self._machine.step(self._host.now(), queue.pop(0))
+            now = self._host.now()
+            decided = self._machine.step(now, queue.pop(0))
+            self._manager.after(now, self._machine.state, decided)
             # Before anybody is told to leave: new connections are for those who stay.
             self._steer()
             for action in decided:
                 queue += self._perform(action)
+            self._manager.keep(self._listeners)
             self._show_title()
 
     def _hear(self, wid: int) -> list[Event]:
@@ -484,7 +498,8 @@ class Master:
             listeners=upgrade.hand_listeners(self._listeners),
         )
         fd = upgrade.write(handover)
-        environ = {**os.environ, upgrade.HANDOVER_FD: str(fd)}
+        for_next = self._manager.for_next_program(self._listeners)
+        environ = {**os.environ, **for_next, upgrade.HANDOVER_FD: str(fd)}
         # Blocked signals stay blocked and pending over an exec; handlers do not survive it.
         previous = signal.pthread_sigmask(signal.SIG_BLOCK, signal.valid_signals())
         try:
