@@ -11,7 +11,7 @@ import socket
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, Self
 
@@ -121,10 +121,18 @@ class Service:
         arguments: The command line after the app.
         app: The app's import string, or "" to leave it out.
         environ: More environment variables.
+        through: A command that runs the server's in its place, by exec.
+        pass_fds: Descriptors that it inherits.
     """
 
     def __init__(
-        self, directory: Path, *arguments: str, app: str = "app:app", environ: dict[str, str] | None = None
+        self,
+        directory: Path,
+        *arguments: str,
+        app: str = "app:app",
+        environ: dict[str, str] | None = None,
+        through: Sequence[str] = (),
+        pass_fds: Sequence[int] = (),
     ) -> None:
         self.directory = directory
         if not (directory / "app.py").exists():
@@ -132,7 +140,7 @@ class Service:
         self._log_path = directory / f"log-{time.monotonic_ns()}"
         self._log_file = self._log_path.open("wb")
         inherited = {name: value for name, value in os.environ.items() if not name.startswith("UVICORN_")}
-        command = [sys.executable, "-m", "uvicorn", *([app] if app else []), *arguments]
+        command = [*through, sys.executable, "-m", "uvicorn", *([app] if app else []), *arguments]
         self.process = subprocess.Popen(
             command,
             cwd=directory,
@@ -141,6 +149,7 @@ class Service:
             stderr=subprocess.STDOUT,
             env={**inherited, "PYTHONPATH": str(ROOT), "PYTHONDONTWRITEBYTECODE": "1", **(environ or {})},
             start_new_session=True,
+            pass_fds=pass_fds,
         )
 
     # --- what it says ------------------------------------------------------------------------

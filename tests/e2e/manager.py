@@ -5,10 +5,11 @@ from __future__ import annotations
 import array
 import os
 import socket
+import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Self
+from typing import Any, Self
 
 from tests.e2e.harness import PATIENCE, POLL
 
@@ -92,3 +93,28 @@ class Manager:
         self.sock.close()
         for fd in self.store.values():
             os.close(fd)
+
+
+# Puts descriptors where sd_listen_fds(3) has them, and becomes another program: the part of systemd after the fork.
+_PASS = """
+import os, sys
+names, *rest = sys.argv[1:]
+fds = [int(fd) for fd in rest[: rest.index("--")]]
+high = [os.dup2(fd, 100 + i) for i, fd in enumerate(fds)]
+for i, fd in enumerate(high):
+    os.dup2(fd, 3 + i)
+os.closerange(3 + len(fds), 200)
+os.environ.update(LISTEN_PID=str(os.getpid()), LISTEN_FDS=str(len(fds)), LISTEN_FDNAMES=names)
+command = rest[rest.index("--") + 1 :]
+os.execv(command[0], command)
+"""
+
+
+def passing(**socks: socket.socket) -> dict[str, Any]:
+    """Arguments for a `Service` to which these sockets are passed in, by name."""
+    return passing_fds({name: sock.fileno() for name, sock in socks.items()})
+
+
+def passing_fds(fds: Mapping[str, int]) -> dict[str, Any]:
+    command = [sys.executable, "-c", _PASS, ":".join(fds), *map(str, fds.values()), "--"]
+    return {"through": command, "pass_fds": list(fds.values())}
