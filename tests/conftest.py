@@ -31,7 +31,8 @@ def process_state(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
     environ, path = dict(os.environ), list(sys.path)
     default_config = copy.deepcopy(LOGGING_CONFIG)
     for name in environ:
-        if name.startswith(("UVICORN_", "LISTEN_")) or name in ("WEB_CONCURRENCY", "FORWARDED_ALLOW_IPS"):
+        ours = ("UVICORN_", "LISTEN_", "WATCHDOG_", "NOTIFY_SOCKET", "FDSTORE")
+        if name.startswith(ours) or name in ("WEB_CONCURRENCY", "FORWARDED_ALLOW_IPS"):
             del os.environ[name]
     yield
     for logger, state in zip(loggers, states, strict=True):

@@ -161,6 +161,30 @@ def test_plan_in_effect_restores_its_logging_and_environment(monkeypatch: pytest
     assert logging.getLogger("uvicorn.error").level == logging.WARNING
 
 
+# --- what systemd says -----------------------------------------------------------------------------
+
+
+def test_a_single_process_of_the_command_takes_what_systemd_says_out_of_the_environment(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    server = Server(quiet(app))
+    seen: list[bool] = []
+    monkeypatch.setattr(server, "run", lambda: seen.append("NOTIFY_SOCKET" in os.environ))
+    monkeypatch.setenv("NOTIFY_SOCKET", "/run/notify")
+    serve_alone(server)  # by a program: it may be meant for that program
+    assert server.hooks.passed() is os.environ
+    with invoked(Invocation(settings(), {})):
+        serve_alone(server)
+    assert seen == [True, False]
+    assert server.hooks.passed()["NOTIFY_SOCKET"] == "/run/notify"
+
+
+def test_a_single_process_ticks_as_often_as_the_watchdog_wants() -> None:
+    told = {"NOTIFY_SOCKET": "/nowhere", "WATCHDOG_USEC": "600000"}
+    assert SingleProcessHooks(told).shortest_period() == pytest.approx(0.2)
+    assert SingleProcessHooks({}).shortest_period() == ServerHooks().shortest_period()
+
+
 # --- sockets that were bound before the master -----------------------------------------------------
 
 

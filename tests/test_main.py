@@ -20,6 +20,7 @@ import yaml
 from click.testing import CliRunner, Result
 
 import uvicorn
+from uvicorn._sockets import HANDED_BINDS
 from uvicorn.compose import Multiprocess, SingleProcessHooks
 from uvicorn.config import LOGGING_CONFIG, Config
 from uvicorn.server import Server
@@ -301,6 +302,25 @@ def test_good_configuration_of_a_certificate_and_an_app_in_a_directory(
     result = invoke("checked_app:app", "--check-config", "--app-dir", "apps", "--ssl-certfile", str(pem))
     assert result.exit_code == 0
     assert sys.path[0] == "apps"
+
+
+@pytest.mark.parametrize(
+    "given", [["--port", "1"], ["--host", "::"], ["--uds", "s"], ["--fd", "9"], ["--bind", ":1"]]
+)
+def test_sockets_that_are_passed_in_are_served_on_where_no_address_is_given(
+    calls: list[Any], given: list[str]
+) -> None:
+    assert invoke(APP, **{HANDED_BINDS: "systemd:web systemd:admin:2"}).exit_code == 0
+    assert calls.pop()[1]["bind"] == ["systemd:web", "systemd:admin:2"]
+    assert invoke(APP, *given, **{HANDED_BINDS: "systemd:web"}).exit_code == 0
+    assert "systemd:web" not in (calls.pop()[1]["bind"] or ())
+
+
+def test_sockets_that_are_not_there_are_told_and_exit_3(calls: list[Any]) -> None:
+    result = invoke(APP, LISTEN_PID=str(os.getpid()), LISTEN_FDS="5000")
+    assert result.exit_code == 3
+    assert "LISTEN_FDS says that 5000 sockets were passed in" in result.output
+    assert calls == []
 
 
 def test_check_does_not_bind() -> None:
