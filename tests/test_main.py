@@ -310,7 +310,7 @@ def test_good_configuration_of_a_certificate_and_an_app_in_a_directory(
 def test_sockets_that_are_passed_in_are_served_on_where_no_address_is_given(
     calls: list[Any], given: list[str]
 ) -> None:
-    assert invoke(APP, **{HANDED_BINDS: "systemd:web systemd:admin:2"}).exit_code == 0
+    assert invoke(APP, **{HANDED_BINDS: "systemd:web\nsystemd:admin:2"}).exit_code == 0
     assert calls.pop()[1]["bind"] == ["systemd:web", "systemd:admin:2"]
     assert invoke(APP, *given, **{HANDED_BINDS: "systemd:web"}).exit_code == 0
     assert "systemd:web" not in (calls.pop()[1]["bind"] or ())

@@ -533,7 +533,7 @@ def test_without_an_address_all_sockets_are_meant_but_those_of_the_store() -> No
     with Passing(("web", tcp()), ("uvicorn/0/%3A80", tcp()), ("admin", tcp())) as environ:
         assert passed_binds(environ) == ["systemd:web", "systemd:admin"]
     assert passed_binds({}) == []
-    assert passed_binds({HANDED_BINDS: "systemd:a systemd:b:2"}) == ["systemd:a", "systemd:b:2"]
+    assert passed_binds({HANDED_BINDS: "systemd:a b\nsystemd:b:2"}) == ["systemd:a b", "systemd:b:2"]
 
 
 @on_posix

@@ -23,7 +23,7 @@ SYSTEMD_FIRST_FD = 3
 # sd_watchdog_enabled(3), systemd.exec(5).
 ACTIVATION_VARIABLES = ("LISTEN_PID", "LISTEN_FDS", "LISTEN_FDNAMES", "LISTEN_PIDFDID")
 NOTIFY_VARIABLES = ("NOTIFY_SOCKET", "WATCHDOG_USEC", "WATCHDOG_PID", "FDSTORE")
-# The passed sockets that the program before an upgrade served on, as bind addresses.
+# The passed sockets that the program before an upgrade served on, as bind addresses, one in a line.
 HANDED_BINDS = "UVICORN_HANDOVER_BINDS"
 # Names of sockets that are no socket unit's: those that a master has put into the file descriptor store, and, while
 # addresses are being opened, those that have been taken.
@@ -321,7 +321,7 @@ def passed_binds(environ: Mapping[str, str]) -> list[str]:
         BindError: What systemd says that it has passed is not there.
     """
     if HANDED_BINDS in environ:
-        return environ[HANDED_BINDS].split()
+        return environ[HANDED_BINDS].splitlines()
     passed = passed_sockets(environ)
     for each in passed:
         if not _is_socket(each.fd):

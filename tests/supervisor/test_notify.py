@@ -179,6 +179,15 @@ def test_a_master_stores_its_listeners_and_takes_them_out_when_it_stops(manager:
     assert manager.store == {}
 
 
+def test_a_store_that_is_too_small_is_one_warning(manager: Manager, tmp_path: Path) -> None:
+    addresses = [Address("unix", name=f"{tmp_path}/{i}") for i in range(4)]
+    rig = rig_of(manager, *addresses, FDSTORE="2")
+    assert rig.run() == 0
+    manager.drain()
+    assert [message.get("FDSTORE") for message in manager.messages].count("1") == 2
+    assert rig.logged("The service manager's store has room for 2 of 4 sockets") == 1
+
+
 def test_without_a_store_nothing_is_stored(managed: Rig, manager: Manager) -> None:
     assert managed.run() == 0
     manager.drain()
@@ -239,6 +248,17 @@ def test_a_stored_unix_socket_is_ours_to_remove(manager: Manager, tmp_path: Path
     before.sock.close()
     listeners.stop()
     assert not (tmp_path / "s").exists()
+
+
+def test_a_stored_unix_socket_without_its_file_is_of_no_use(manager: Manager, tmp_path: Path) -> None:
+    address = Address("unix", name=f"{tmp_path}/s")
+    before = open_listener(address, 5)
+    environ = passed(before.sock, stored_name(Key(address)))
+    (tmp_path / "s").unlink()
+    listeners = ListenerSet()
+    ServiceManager(manager.environ(FDSTORE="5")).take_stored(listeners, plan_of(address), environ)
+    assert listeners.held == {}
+    before.close()
 
 
 @pytest.mark.parametrize(

@@ -113,6 +113,7 @@ class ServiceManager:
         capacity = environ.get("FDSTORE", "")
         self._capacity = int(capacity) if capacity.isdecimal() and self._notifier.is_wanted else 0
         self._stored: dict[str, socket.socket | None] = {}
+        self._is_too_small = False
 
     def took_over(self) -> None:
         """This is the program after an upgrade: the service manager knows the service as reloading."""
@@ -129,7 +130,7 @@ class ServiceManager:
     def for_next_program(self, listeners: ListenerSet) -> dict[str, str]:
         """The variables that the program after an upgrade is started with, besides our own."""
         binds = [str(key.address) for key in listeners.held if key.address.kind == "systemd"]
-        return {**self._environ, HANDED_BINDS: " ".join(binds)} if binds else dict(self._environ)
+        return {**self._environ, HANDED_BINDS: "\n".join(binds)} if binds else dict(self._environ)
 
     # --- the file descriptor store -----------------------------------------------------------
 
@@ -149,11 +150,13 @@ class ServiceManager:
                 key = Key(address, int(slot))
                 if key not in wanted or key in listeners.held:
                     continue
+                inode = inode_of(address.name) if address.kind == "unix" else None
+                if address.kind == "unix" and inode is None and not address.name.startswith("@"):
+                    continue  # its file is gone, and nobody would find it
                 sock = take_passed_fd(each.fd, environ)
             except (ValueError, BindError) as exc:
                 logger.warning("A stored socket (%s) cannot be used: %s", each.name, exc)
                 continue
-            inode = inode_of(address.name) if address.kind == "unix" else None
             listeners.take(key, Listener(sock, address, ours=True, inode=inode))
             self._stored[each.name] = sock
             logger.info("Took %s over from the service manager's store.", address)
@@ -174,9 +177,23 @@ class ServiceManager:
             self._notifier.send("FDSTOREREMOVE=1", f"FDNAME={name}")
             del self._stored[name]
         for name, sock in held.items():
-            if name not in self._stored and len(name) <= NAME_LENGTH:
-                self._notifier.send("FDSTORE=1", f"FDNAME={name}", fds=[sock.fileno()])
-                self._stored[name] = sock
+            if name in self._stored or len(name) > NAME_LENGTH:
+                continue
+            if len(self._stored) >= self._capacity:
+                self._warn_of_capacity(len(held))
+                break
+            self._notifier.send("FDSTORE=1", f"FDNAME={name}", fds=[sock.fileno()])
+            self._stored[name] = sock
+
+    def _warn_of_capacity(self, count: int) -> None:
+        if not self._is_too_small:
+            self._is_too_small = True
+            logger.warning(
+                "The service manager's store has room for %d of %d sockets: the queues of the others are lost if this "
+                "process crashes. Raise FileDescriptorStoreMax= in the unit.",
+                self._capacity,
+                count,
+            )
 
     def leave(self, listeners: ListenerSet) -> None:
         """The master ends by a fault of its own: what the store has goes on queueing connections for the next one."""
