@@ -87,7 +87,7 @@ def test_ready_is_said_when_requests_are_answered_and_a_stop_when_it_begins(
         ready = manager.wait_for("READY=1")
         assert service.request("/").status == 200
         assert manager.messages[ready]["STATUS"] == "Serving: generation 1, 2 of 2 worker(s) ready."
-        assert len(re.findall("worker=. gen=1 pid=.* ready", service.log)) == 2
+        service.wait_ready(2)
         assert service.stop() == 0
         assert manager.changes() == ["READY", "STOPPING"]
         assert "WATCHDOG" not in {name for message in manager.messages for name in message}
