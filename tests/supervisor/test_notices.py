@@ -221,6 +221,24 @@ def test_a_long_roll_asks_for_more_time_as_long_as_it_gets_on() -> None:
     assert asked[-1] == f"EXTEND_TIMEOUT_USEC={int((70 - 50) * USEC)}"
 
 
+def test_a_roll_that_does_not_get_on_asks_no_more_after_its_limit() -> None:
+    service = Managed(size=2, startup=20, drain=15, limit_restarts=1000).booted()
+    service.do(events.ReloadRequested())
+    service.ready(3)
+    service.leave_all_told()
+    service.lines()
+    for _ in range(40):  # the next one never starts
+        service.pass_time(5)
+        service.leave_all_told()
+    asked = [int(line.partition("=")[2]) / USEC for line in service.lines("EXTEND_TIMEOUT_USEC=")]
+    assert asked == [25, 15, 5]
+    assert service.changes() == []
+    for _ in range(10):  # now it does
+        service.rest()
+        service.pass_time(5)
+    assert service.changes() == ["READY=1"]
+
+
 def test_a_pause_ends_a_reload_that_goes_on() -> None:
     service = Managed(size=2).booted()
     service.do(events.ReloadRequested())
