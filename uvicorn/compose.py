@@ -106,8 +106,8 @@ class SingleProcessHooks(ServerHooks):
 
     def started(self, server: Server) -> None:
         settle_passed(self._environ)
-        for listening in server.servers:
-            for sock in listening.sockets:
+        if HAS_FORK:  # where systemd can have passed one; no program that the application starts gets it
+            for sock in [sock for listening in server.servers for sock in listening.sockets]:
                 os.set_inheritable(sock.fileno(), False)
         if server.config.tune_gc:
             freeze_heap()
