@@ -296,3 +296,11 @@ def test_no_socket_takes_the_place_of_a_standard_stream(tmp_path: Path, closed: 
     assert links[2] == os.devnull
     if "<" in closed:
         assert links == [os.devnull] * 3
+
+
+@pytest.mark.skipif(not sys.platform.startswith("linux"), reason="Linux only")
+def test_sockets_of_their_own_share_the_port_that_was_found(tmp_path: Path) -> None:
+    with Service(tmp_path, "--port", "0", "--workers", "2", "--reuse-port") as service:
+        service.wait_ready(2)
+        assert service.request("/").status == 200
+        assert service.stop() == 0
