@@ -1343,6 +1343,8 @@ def test_connection_whose_deadline_fails_does_not_stop_the_ticker(
 class Acceptor:
     """Stands in for a server object that accepts in its own way."""
 
+    attaching = 0
+
     def __init__(self) -> None:
         self.calls: list[str] = []
         self.sockets = ()
@@ -1396,6 +1398,39 @@ def test_acceptor_of_the_hooks_is_used_and_emptied_where_nobody_else_would(final
                 assert server.servers == [acceptor]
         assert acceptor.calls == (["empty_queue", "close"] if final else ["close"])
         assert hooks.calls == ["started True", "stopped_accepting 0", "finished 0"]
+
+    run(test)
+
+
+@pytest.mark.parametrize("final", [False, True])
+def test_what_was_accepted_and_is_not_set_up_yet_is_waited_for(
+    final: bool, run: Run, error_log: list[logging.LogRecord]
+) -> None:
+    class Late:
+        def __init__(self) -> None:
+            self.drained: list[bool] = []
+
+        def drain(self, final: bool) -> None:
+            self.drained.append(final)
+
+    async def test() -> None:
+        late = Late()
+        gate = Acceptor()
+        gate.attaching = 1
+        server = make(hello, lifespan="off")
+        server.hooks = hooks = OwnHooks(gate)
+        hooks.is_final = final
+        with listening() as sock:
+            async with serving(server, [sock]):
+                server.should_exit = True
+                await until(lambda: "to close" in texts(error_log)[-1])
+                drained = late.drained
+                server.server_state.connections.add(late)
+                await until(lambda: drained)
+                gate.attaching = 0
+                server.server_state.connections.clear()
+        assert set(drained) == {final}
+        assert hooks.calls[-1] == "finished 0"
 
     run(test)
 

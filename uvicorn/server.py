@@ -139,6 +139,7 @@ class Server:
         self._tick_period = TICK
         self._date_second = 0
         self._listeners: list[Listener] = []
+        self._closed_gates: list[Any] = []
         self._notifications: set[asyncio.Task[None]] = set()
 
     @property
@@ -339,6 +340,9 @@ class Server:
     ) -> Any:
         assert self._loop is not None
         if hasattr(socket, "AF_UNIX") and sock.family == socket.AF_UNIX:
+            if sys.version_info >= (3, 13):
+                # The file is the listener's to remove: it may be a sibling's as well, or whoever's passed it in.
+                options = {**options, "cleanup_socket": False}
             return await self._loop.create_unix_server(factory, sock=sock, **options)
         return await self._loop.create_server(factory, sock=sock, **options)
 
@@ -459,9 +463,16 @@ class Server:
             deadline = time.monotonic() + QUEUE_GRACE
             while _any_readable(queues) and time.monotonic() < deadline:  # noqa: ASYNC110 - a turn is what it takes
                 await asyncio.sleep(0)
-            # Two turns more, for those that were accepted last to be heard where their request is already here.
-            for _ in range(2):
-                await asyncio.sleep(0)
+        self._closed_gates = [server for server in self.servers if hasattr(server, "attaching")]
+        # asyncio's servers set a connection up in some turns more, and must not be closed meanwhile; the request may be
+        # here already, and is heard in the last of them.
+        assert self._loop is not None
+        for server in self.servers:
+            if server not in self._closed_gates:
+                for sock in server.sockets:
+                    self._loop.remove_reader(sock.fileno())
+        for _ in range(3):
+            await asyncio.sleep(0)
         self._close_listeners(sockets)
         self.hooks.stopped_accepting(self)
 
@@ -483,12 +494,16 @@ class Server:
         notice = grace - min(STREAM_NOTICE, grace * 0.2) if grace is not None else None
         final = self.hooks.final()
         said = ""
-        while (state.connections or state.tasks) and not self.force_exit:
-            if not final and self.hooks.final():
-                # It was only to be replaced, and now the whole service stops.
-                final = True
+        attaching = 0
+        while (state.connections or state.tasks or self._attaching()) and not self.force_exit:
+            if attaching or (not final and self.hooks.final()):
+                # Those that have only been set up now are to be told; or all, because it was only to be replaced, and
+                # now the whole service stops.
+                final = self.hooks.final()
                 self._drain_connections(final)
-            what = "connections to close" if state.connections else "background tasks to complete"
+            attaching = self._attaching()
+            waits_for_tasks = not state.connections and not attaching
+            what = "background tasks to complete" if waits_for_tasks else "connections to close"
             if what != said:
                 logger.info("Waiting for %s. (CTRL+C to force quit)", what)
                 said = what
@@ -507,6 +522,10 @@ class Server:
                 break
             await self._pause(DRAIN_POLL)
         await self._end_by_force()
+
+    def _attaching(self) -> int:
+        """How many connections have been accepted and are not set up yet: a TLS handshake takes its time."""
+        return sum(gate.attaching for gate in self._closed_gates)
 
     async def _end_by_force(self) -> None:
         state = self.server_state

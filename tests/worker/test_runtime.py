@@ -106,6 +106,16 @@ def test_an_orphan_leaves_as_the_last_one(make: Any) -> None:
     assert worker.hooks.empties_queue()
 
 
+def test_the_end_of_the_channel_makes_an_orphan_before_the_kernel_does(
+    make: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(runtime.os, "kill", lambda pid, number: None)
+    worker = make()
+    leave_as_orphan(worker.hooks, None)
+    assert worker.hooks.orphaned
+    assert worker.hooks.final()
+
+
 def test_a_worker_with_its_master_is_no_orphan(worker: Worker) -> None:
     assert not worker.hooks.orphaned
 
@@ -360,7 +370,7 @@ def test_an_orphan_is_told_to_drain_and_ends_when_its_time_is_over(monkeypatch: 
     server = Telling(writer, timeout_graceful_shutdown=0, timeout_lifespan_shutdown=0)
 
     def child() -> int:
-        leave_as_orphan(server)
+        leave_as_orphan(Worker().hooks, server)
         return 0
 
     pid = PosixHost().fork(child)
@@ -375,7 +385,7 @@ def test_an_orphan_that_is_no_server_gets_sigterm() -> None:
     def child() -> int:
         signal.pthread_sigmask(signal.SIG_SETMASK, ())
         signal.signal(signal.SIGTERM, signal.SIG_DFL)
-        leave_as_orphan(None)
+        leave_as_orphan(Worker().hooks, None)
         signal.pause()
         return 0
 

@@ -103,6 +103,11 @@ class GatedAcceptor:
             self._close_own_server()
             self._pause()
 
+    @property
+    def attaching(self) -> int:
+        """How many connections have been accepted and are not set up yet."""
+        return len(self._attaching)
+
     async def wait_closed(self) -> None:
         if self._attaching:
             await asyncio.wait(self._attaching)

@@ -44,7 +44,9 @@ def main(start: WorkerStart) -> int:
     hooks = WorkerHooks(start, setproctitle.setproctitle)
     hooks.show("starting")
     _set_up_process(start, server)
-    health = HealthThread(start.row, start.sender, start.healthcheck, lambda: leave_as_orphan(server), server)
+    health = HealthThread(
+        start.row, start.sender, start.healthcheck, lambda: leave_as_orphan(hooks, server), server
+    )
     health.start()
     if start.first:
         speak_once = _SpeakOnce(start.failure_token)

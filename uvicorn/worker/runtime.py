@@ -39,6 +39,7 @@ class WorkerHooks(ServerHooks):
         self._start = start
         self._row = start.row
         self._set_title = set_title
+        self.channel_ended = False
         self._limits: Limits | None = None
         self._gates: list[GatedAcceptor] = []
         self._looked_at = 0.0
@@ -48,8 +49,9 @@ class WorkerHooks(ServerHooks):
 
     @property
     def orphaned(self) -> bool:
-        """Whether the master is gone."""
-        return os.getppid() != self._start.master_pid
+        """Whether the master is gone. The end of its channel is seen first: the kernel closes a process's files before
+        it gives its children to somebody else."""
+        return self.channel_ended or os.getppid() != self._start.master_pid
 
     # --- what the master wants ---------------------------------------------------------------
 
@@ -165,8 +167,9 @@ class WorkerHooks(ServerHooks):
         self._set_title(f"uvicorn: worker {start.slot} {start.title} gen={start.generation} {state}")
 
 
-def leave_as_orphan(server: Server | None) -> None:
+def leave_as_orphan(hooks: WorkerHooks, server: Server | None) -> None:
     """The master is gone: drain, and end this process whatever happens. Runs in the health thread."""
+    hooks.channel_ended = True
     logger.warning("The parent process is gone: draining.")
     if server is None:
         os.kill(os.getpid(), signal.SIGTERM)
