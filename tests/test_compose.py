@@ -419,3 +419,43 @@ def test_reload_under_the_command_takes_what_is_on_disk_by_then(
     assert result.exit_code == 0, result.output
     (plan,) = plans
     assert (plan.spec.size, plan.spec.limit_restarts, plan.backlog) == (6, 4, 7)
+
+
+# --- the control process -----------------------------------------------------------------------
+
+
+def test_the_control_process_is_off_unless_asked_for() -> None:
+    assert plan_from(quiet(workers=2), serve).control is None
+
+
+def test_where_the_control_process_answers() -> None:
+    control = plan_from(
+        quiet(control_socket="c.sock", admin="[::1]:9000", control_read_only=True), serve
+    ).control
+    assert control is not None
+    assert control.socket == Address(
+        "unix", name=os.path.abspath("c.sock")
+    )  # for an exec in another directory
+    assert control.admin == Address("tcp", host="::1", port=9000)
+    assert control.read_only
+
+
+def test_systemd_asks_for_the_control_socket_but_only_of_the_command(tmp_path: Path) -> None:
+    environ = {"RUNTIME_DIRECTORY": f"{tmp_path}:/other"}
+    os.environ.update(environ)
+    assert plan_from(quiet(), serve).control is None
+    with invoked(Invocation(lambda: (APP, {}), environ)):
+        control = plan_from(quiet(), serve).control
+        assert control is not None
+        assert control.socket == Address("unix", name=str(tmp_path / "uvicorn.ctl"))
+        own = plan_from(quiet(control_socket="/own.sock"), serve).control
+        assert own is not None
+        assert own.socket == Address("unix", name="/own.sock")
+
+
+def test_a_single_process_says_that_it_has_no_control(
+    error_log: Records, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(Server, "run", lambda self: None)
+    serve_alone(Server(quiet(admin="127.0.0.1:0")))
+    assert error_log[-1].getMessage().startswith("control_socket and admin need a master")

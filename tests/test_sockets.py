@@ -27,6 +27,7 @@ from uvicorn._sockets import (
     forget_systemd,
     inode_of,
     open_listener,
+    open_private,
     parse_bind,
     passed_binds,
     passed_sockets,
@@ -227,6 +228,34 @@ def test_socket_file_is_open_to_all_whatever_the_umask(
     assert listener.sock.get_inheritable()
     with socket.socket(socket.AF_UNIX) as client:
         client.connect(str(path))
+
+
+@pytest.mark.parametrize("umask", [0o000, 0o022, 0o077])
+@pytest.mark.parametrize("stale", [None, 0o777])
+def test_private_socket_file_is_its_owners_alone_whatever_was_there(
+    umask: int, stale: int | None, path: Path, opened: Callable[[Listener], Listener]
+) -> None:
+    if stale is not None:
+        leave_stale_socket(path, stale)
+    previous = os.umask(umask)
+    try:
+        listener = opened(open_private(at(path), 16))
+        assert os.umask(umask) == umask
+    finally:
+        os.umask(previous)
+    assert mode_of(path) == 0o600
+    with socket.socket(socket.AF_UNIX) as client:
+        client.connect(str(path))
+    listener.close()
+    assert not path.exists()
+
+
+def test_private_socket_of_a_running_server_is_refused(
+    path: Path, opened: Callable[[Listener], Listener]
+) -> None:
+    opened(open_private(at(path), 16))
+    with pytest.raises(BindError, match="in use by a running server"):
+        open_private(at(path), 16)
 
 
 @pytest.mark.parametrize("mode", [0o600, 0o660, 0o777])

@@ -162,6 +162,23 @@ def open_listener(
     return listener
 
 
+def open_private(address: Address, backlog: int) -> Listener:
+    """As `open_listener`, for a UNIX socket that its owner alone may connect to, from its first moment.
+
+    Raises:
+        BindError: It cannot be had.
+    """
+    _make_room(address.name)
+    sock = _bound_unix(address.name, 0o600, address)
+    listener = Listener(sock, address, ours=True, inode=inode_of(address.name))
+    try:
+        start_listening(sock, backlog)
+    except OSError as exc:
+        listener.close()
+        raise BindError(f"cannot listen on {address}: {explain(exc)}") from exc
+    return listener
+
+
 def start_listening(sock: socket.socket, backlog: int) -> None:
     """Listen, unless the socket that was passed in already does."""
     if not sock.getsockopt(socket.SOL_SOCKET, socket.SO_ACCEPTCONN):

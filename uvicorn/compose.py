@@ -25,6 +25,7 @@ from uvicorn._sockets import (
     BindError,
     Listener,
     forget_systemd,
+    parse_bind,
     passed_sockets,
     release_passed,
 )
@@ -36,9 +37,10 @@ from uvicorn.settings.layers import SettingsError
 from uvicorn.supervisor.events import PoolSpec
 from uvicorn.supervisor.listeners import Key, ListenerSet, keys_for
 from uvicorn.supervisor.notify import Notifier, ServiceManager, watchdog_period
-from uvicorn.supervisor.plan import Plan, PlanRejected
+from uvicorn.supervisor.plan import ControlPlan, Plan, PlanRejected
 
 if HAS_FORK:
+    from uvicorn.control import process as control_process
     from uvicorn.supervisor import upgrade
     from uvicorn.supervisor.host import PosixHost
     from uvicorn.supervisor.master import Master
@@ -52,6 +54,9 @@ MANAGED_GRACEFUL_SHUTDOWN = 30
 MANAGED_LIFESPAN_SHUTDOWN = 10
 # What the master adds to them before it aborts a worker.
 DRAIN_MARGIN = 2.0
+
+# The control socket's name in the directory that systemd gives; `uvicornctl` looks for it there.
+CONTROL_SOCKET = "uvicorn.ctl"
 
 Target = Callable[[list[socket.socket]], None]
 
@@ -129,6 +134,8 @@ class SingleProcessHooks(ServerHooks):
 
 def serve_alone(server: Server) -> None:
     """Serve in this process until it is told to stop."""
+    if server.config.control_socket is not None or server.config.admin is not None:
+        logger.warning("control_socket and admin need a master, which there is with 'workers': not served.")
     never_wait_for_readers()
     environ: dict[str, str] | None = None
     if _invocation.get() is not None:
@@ -208,6 +215,7 @@ class Multiprocess:
             setproctitle.setproctitle,
             SignalSource(is_last=_invocation.get() is not None),
             manager,
+            control_process.main,
         )
         try:
             self.exit_code = master.run(handover)
@@ -286,6 +294,27 @@ def plan_from(config: Config, target: Target) -> Plan:
         target=target,
         announce=config.announce,
         apply=apply,
+        control=control_from(config),
+    )
+
+
+def control_from(config: Config) -> ControlPlan | None:
+    """Where the control process answers; None where nobody has asked for one.
+
+    systemd's RUNTIME_DIRECTORY asks for the control socket, but only of the command: `run()` and `Config()` read nothing
+    of it.
+    """
+    path = config.control_socket
+    invocation = _invocation.get()
+    runtime = invocation.environ.get("RUNTIME_DIRECTORY", "").split(":")[0] if invocation is not None else ""
+    if path is None and runtime:
+        path = os.path.join(runtime, CONTROL_SOCKET)
+    if path is None and config.admin is None:
+        return None
+    return ControlPlan(
+        socket=Address("unix", name=os.path.abspath(path)) if path is not None else None,
+        admin=parse_bind(config.admin) if config.admin is not None else None,
+        read_only=config.control_read_only,
     )
 
 

@@ -169,6 +169,9 @@ class Config:
     shutdown_delay: float
     limit_request_head: int
     limit_request_fields: int
+    control_socket: str | os.PathLike[str] | None
+    control_read_only: bool
+    admin: str | None
 
     def __init__(
         self,
@@ -240,6 +243,9 @@ class Config:
         shutdown_delay: float = 0,
         limit_request_head: int = 128 * 1024,
         limit_request_fields: int = 256,
+        control_socket: str | os.PathLike[str] | None = None,
+        control_read_only: bool = False,
+        admin: str | None = None,
     ) -> None:
         given = locals()
         for option in OPTIONS:

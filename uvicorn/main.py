@@ -309,6 +309,9 @@ def run(
     shutdown_delay: float = 0,
     limit_request_head: int = 131072,
     limit_request_fields: int = 256,
+    control_socket: str | os.PathLike[str] | None = None,
+    control_read_only: bool = False,
+    admin: str | None = None,
 ) -> None:
     """Serve an application until told to stop.
 

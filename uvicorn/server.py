@@ -120,6 +120,7 @@ class Server:
         should_exit: Set it, from any thread, to make the server stop in order.
         force_exit: Set it to stop waiting for requests in flight.
         last_notified: When `callback_notify` was last called.
+        lag: By how much the event loop was late for the ticker's last tick, in seconds.
     """
 
     def __init__(self, config: Config) -> None:
@@ -129,6 +130,7 @@ class Server:
         self.started = False
         self.force_exit = False
         self.last_notified = 0.0
+        self.lag = 0.0
         self.hooks = ServerHooks()
         self.lifespan: Any = None
         self._should_exit = False
@@ -137,6 +139,7 @@ class Server:
         self._captured_signals: list[int] = []
         self._ticker: asyncio.TimerHandle | None = None
         self._tick_period = TICK
+        self._tick_due = 0.0
         self._date_second = 0
         self._listeners: list[Listener] = []
         self._closed_gates: list[Any] = []
@@ -382,6 +385,7 @@ class Server:
         assert self._loop is not None
         state = self.server_state
         now = state.now = self._loop.time()
+        self.lag = max(0.0, now - self._tick_due) if self._tick_due else 0.0
         wall = time.time()  # noqa: TID251 - the Date header is wall clock
         if int(wall) != self._date_second:
             self._date_second = int(wall)
@@ -396,7 +400,9 @@ class Server:
             self._notify(now)
         # Ticks fall just behind the full second, where the Date header changes.
         period = min(self._tick_period, DRAIN_POLL) if state.draining else self._tick_period
-        self._ticker = self._loop.call_later(period - wall % period + 0.001, self._tick)
+        delay = period - wall % period + 0.001
+        self._tick_due = now + delay
+        self._ticker = self._loop.call_later(delay, self._tick)
 
     def _renew_default_headers(self, wall: float) -> None:
         headers = self.config.encoded_headers

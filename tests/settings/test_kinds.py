@@ -27,6 +27,7 @@ from uvicorn.settings.kinds import (
     PathText,
     Secret,
     Size,
+    TcpAddress,
     WorkerCount,
 )
 from uvicorn.settings.table import OPTIONS
@@ -92,6 +93,16 @@ def test_bind_address_keeps_the_text(text: str) -> None:
 def test_bind_address_that_means_nothing_is_refused(text: str) -> None:
     message = f"{text!r} is not HOST:PORT, [IPV6]:PORT, unix:PATH, fd://N or systemd:NAME."
     assert refusal(BindAddress(), text) == message
+
+
+@pytest.mark.parametrize("text", ["127.0.0.1:80", "[::1]:80", ":0"])
+def test_tcp_address_keeps_the_text(text: str) -> None:
+    assert TcpAddress().parse(text) == text
+
+
+@pytest.mark.parametrize("text", ["host", "host:99999", "unix:/run/x", "fd://3", "systemd:web", ""])
+def test_what_is_no_tcp_address_is_refused(text: str) -> None:
+    assert refusal(TcpAddress(), text) == f"{text!r} is not HOST:PORT or [IPV6]:PORT."
 
 
 def test_bind_address_that_is_a_number_is_refused() -> None:

@@ -171,6 +171,7 @@ def test_config_keeps_every_parameter_as_an_attribute(name: str) -> None:
 
 # Kinds of which no value fits all options.
 SAMPLES: dict[str, str] = {
+    "admin": "[::1]:9000",
     "bind": "[::1]:8443",
     "forwarded_allow_ips": "10.0.0.0/8",
     "headers": "X-Sample:yes",

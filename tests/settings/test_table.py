@@ -151,7 +151,7 @@ def test_what_the_sockets_are_made_of_takes_effect_with_the_sockets() -> None:
     assert with_effect("binds") == {"bind", "host", "port", "uds", "fd", "backlog", "reuse_port"}
 
 
-def test_what_concerns_the_reloader_and_the_file_itself_needs_a_restart() -> None:
+def test_what_concerns_the_reloader_the_file_itself_and_control_needs_a_restart() -> None:
     assert with_effect("restart") == {
         "reload",
         "reload_dirs",
@@ -159,6 +159,10 @@ def test_what_concerns_the_reloader_and_the_file_itself_needs_a_restart() -> Non
         "reload_excludes",
         "reload_delay",
         "config",
+        # The control process is the master's own.
+        "control_socket",
+        "control_read_only",
+        "admin",
     }
 
 

@@ -64,6 +64,8 @@ class Service:
         trial_fails: Whether the trial of an upgrade cannot be started.
         headroom: Whether there is memory for one more worker.
         exit_code: The master's; None while it runs.
+        answers: How each command has ended, by its number.
+        asked: Who was asked for a report, and has not been heard of.
     """
 
     def __init__(
@@ -85,6 +87,8 @@ class Service:
         self.listening = True
         self.stop_requested = False
         self.loaded: set[int] = set()
+        self.answers: dict[int, tuple[bool, str]] = {}
+        self.asked: set[int] = set()
         self._known_wids: set[int] = set()
         self._next_pid = 100
         self._just_reaped: tuple[int, int] | None = None
@@ -141,6 +145,11 @@ class Service:
             if all(child.is_ready for child in self.children.values()):
                 return
         raise AssertionError("no rest")
+
+    def report(self, wid: int, text: str) -> None:
+        """A worker says where it is."""
+        self.asked.discard(wid)
+        self.do(events.Reported(wid, text))
 
     def end_trial(self, code: int) -> list[Action]:
         assert self.trial is not None
@@ -246,6 +255,14 @@ class Service:
             case actions.ExecUpgrade():
                 self.execs += 1
                 return [events.TrialFailed("it is only a test")]
+            case actions.Answer(number, ok, text):
+                assert number not in self.answers, "answered twice"
+                assert number > 0
+                assert text
+                self.answers[number] = (ok, text)
+            case actions.AskForReport(wid):
+                assert wid in self.children
+                self.asked.add(wid)
             case actions.Exit(code):
                 assert not self.children
                 assert not self.listening

@@ -41,6 +41,7 @@ class AnyService(RuleBasedStateMachine):
 
     @initialize(spec=SPECS)
     def start(self, spec: PoolSpec) -> None:
+        self.commands = 0
         self.service = Service(**asdict(spec))
         self.service.do(events.Start())
 
@@ -137,6 +138,36 @@ class AnyService(RuleBasedStateMachine):
             self.service.stop_requested = True
             self.service.do(events.StopRequested("SIGTERM"))
 
+    # --- what people do by number --------------------------------------------------------------
+
+    @rule(
+        verb=st.sampled_from(["reload", "upgrade", "reopen", "resize", "restart", "dump"]),
+        argument=st.integers(0, 6),
+        settings_are=st.one_of(SPECS, st.just("wrong")),
+    )
+    def command(self, verb: str, argument: int, settings_are: PoolSpec | str) -> None:
+        self.commands += 1
+        number = self.commands
+        self.service.settings = settings_are
+        if self.running:
+            self.service.do(
+                {
+                    "reload": events.ReloadRequested(number),
+                    "upgrade": events.UpgradeRequested(number),
+                    "reopen": events.ReopenRequested(number),
+                    "resize": events.ResizeRequested(argument, number),
+                    "restart": events.RestartRequested(argument, number),
+                    "dump": events.DumpRequested(argument, number),
+                }[verb]
+            )
+        else:
+            self.service.answers[number] = (False, "too late")
+
+    @rule(data=st.data())
+    def one_reports(self, data: st.DataObject) -> None:
+        if asked := sorted(self.service.asked & set(self.service.children)):
+            self.service.report(data.draw(st.sampled_from(asked)), "here")
+
     # --- what the system does ------------------------------------------------------------------
 
     @rule(fails=st.booleans())
@@ -179,9 +210,12 @@ class AnyService(RuleBasedStateMachine):
 
     def teardown(self) -> None:
         """From wherever it is, the service comes to rest, and a stop ends it in time."""
-        if not hasattr(self, "service") or not self.running:
+        if not hasattr(self, "service"):
             return
         service = self.service
+        if not self.running:
+            self.everybody_is_answered()
+            return
         self.recover()
         state = service.state
         if state.phase is Phase.RUNNING:
@@ -191,8 +225,19 @@ class AnyService(RuleBasedStateMachine):
             assert service.holders() == {slot: [state.generation] for slot in range(1, wanted + 1)}
             assert len(service.children) == wanted
             assert all(worker.stage is Stage.READY for worker in state.pool)
+            assert (
+                set(state.ledger.waiting) <= {"reload", "upgrade"}
+                if state.paused
+                else not state.ledger.waiting
+            )
+            assert not state.ledger.restarts
         if self.running:
             self.stop_in_time()
+        self.everybody_is_answered()
+
+    def everybody_is_answered(self) -> None:
+        """Whoever has asked for something hears how it ended, whatever else has happened."""
+        assert set(self.service.answers) == set(range(1, self.commands + 1))
 
     def recover(self) -> None:
         """Nothing goes wrong any more."""

@@ -239,6 +239,19 @@ def test_a_report_goes_to_the_log_with_the_workers_name() -> None:
     assert rig.logged(f"Report of worker=1 gen=1 pid={rig.workers[0].pid}:\nstuck in\n  line 7") == 1
 
 
+def test_why_a_start_has_failed_is_kept_for_those_who_wait_and_not_logged_again() -> None:
+    rig = Rig(size=1)
+
+    def fail(worker: FakeWorker) -> None:
+        worker.sender.send(Kind.FAILED, "SyntaxError: invalid syntax (app.py, line 1)")
+        rig.later(0.1, lambda: worker.child.exit(3))
+
+    rig.on_worker = fail
+    assert rig.run(stop_after=None) == 3
+    assert rig.logged("No worker could start: exit code 3") == 1
+    assert rig.logged("SyntaxError") == 0
+
+
 def test_what_is_no_message_closes_the_channel_and_nothing_else() -> None:
     rig = Rig(size=1)
     rig.later(1, lambda: rig.workers[0].channel.send(b"GET / HTTP/1.1\r\n\r\n"))
@@ -961,7 +974,9 @@ def upgraded(rig: Rig, plan: object = None, stop_after: float = 10.0) -> Rig:
         successor = Rig(plan or rig.plan)  # type: ignore[arg-type]
         successors.append(successor)
         successor.host = rig.host
-        successor.master._host = rig.host
+        successor.master._host = successor.master._leftovers._host = successor.master._control._host = (
+            rig.host
+        )
         rig.host.on_fork = successor._forked
         rig.host.on_exec = lambda environ, fds: None
         advanced = rig._advanced

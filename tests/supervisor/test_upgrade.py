@@ -151,9 +151,9 @@ def test_what_is_no_handover_is_refused(content: str, tmp_path: Path) -> None:
 
 
 def test_a_handover_of_another_version_is_refused(tmp_path: Path) -> None:
-    text = "the handover of the program before cannot be read: it has version 2, not 1"
+    text = "the handover of the program before cannot be read: it has version 1, not 2"
     with pytest.raises(ValueError, match=f"^{text}$"):
-        upgrade.read({HANDOVER_FD: file_with('{"version": 2}', tmp_path / "handover")})
+        upgrade.read({HANDOVER_FD: file_with('{"version": 1}', tmp_path / "handover")})
 
 
 def test_what_is_written_is_not_inherited_by_accident(written: list[int]) -> None:

@@ -19,7 +19,7 @@ from typing import Any
 import pytest
 
 from tests.worker.starts import Started
-from uvicorn._ipc.channel import Kind
+from uvicorn._ipc.channel import Kind, Message
 from uvicorn._ipc.scoreboard import Cell
 from uvicorn.config import STARTUP_FAILURE, Config
 from uvicorn.server import Server
@@ -194,7 +194,7 @@ def test_a_lifespan_that_fails_is_a_startup_failure(run: Run) -> None:
     child = run(server_of(app).run)
     assert child.wait() == STARTUP_FAILURE
     assert "no database" in child.log
-    assert child.started.told() == []
+    assert child.started.told() == [Message(Kind.FAILED, "no database")]
 
 
 def test_an_error_of_a_server_that_has_started_is_no_startup_failure(run: Run) -> None:

@@ -1,4 +1,4 @@
-"""Small typed messages from a worker to its master, over a socket pair.
+"""Small typed messages from a worker to its master, over a socket pair; a byte back asks where it is.
 
 A message is a kind, a length and as many bytes. The master never blocks on it, reads a bounded amount at a time, and
 takes anything malformed for the end of the channel. The worker never blocks on it either: what does not fit is dropped,
@@ -8,6 +8,7 @@ The channel's end of file tells either side that the other one is gone.
 
 from __future__ import annotations
 
+import contextlib
 import enum
 import socket
 import struct
@@ -25,6 +26,8 @@ class Kind(enum.IntEnum):
     RECYCLE = 2  # it has reached a limit and wants a successor; the payload says which, in words
     STOPPED_ACCEPTING = 3  # its listening sockets are closed
     REPORT = 4  # text for the log: where it is stuck
+    ANSWER = 5  # the same, because the master has asked
+    FAILED = 6  # its start has failed; the payload says why, in one line
 
 
 @dataclass(frozen=True, slots=True)
@@ -110,3 +113,10 @@ class Receiver:
             del self._buffer[:end]
             messages.append(Message(kind, text))
         return messages, True
+
+
+def ask_for_report(receiver: Receiver | None) -> None:
+    """From the master's end: let the worker say where it is. One that does not listen is not waited for."""
+    if receiver is not None:
+        with contextlib.suppress(OSError):
+            receiver.sock.send(b"?")

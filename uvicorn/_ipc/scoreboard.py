@@ -27,6 +27,28 @@ class Cell(enum.IntEnum):
     REQUESTS = 7  # worker: requests answered so far
     IN_FLIGHT = 8  # worker: running application tasks
     READY = 9  # worker: when it became ready
+    # Responses begun so far, by the class of their status; worker.
+    RESPONSES_1XX = 10
+    RESPONSES_2XX = 11
+    RESPONSES_3XX = 12
+    RESPONSES_4XX = 13
+    RESPONSES_5XX = 14
+    WEBSOCKETS = 15  # worker: open WebSocket connections
+    LOOP_LAG = 16  # worker: how late the event loop's last tick was, in microseconds
+    CPU = 17  # worker: CPU time used so far, in microseconds
+    RSS = 18  # worker: resident memory in bytes
+    SEQUENCE = 19  # master, in its own row: odd while counters move there
+
+
+# What a worker has done stays done when it is gone: these are added up in the master's row.
+RESPONSES = (
+    Cell.RESPONSES_1XX,
+    Cell.RESPONSES_2XX,
+    Cell.RESPONSES_3XX,
+    Cell.RESPONSES_4XX,
+    Cell.RESPONSES_5XX,
+)
+COUNTERS = (Cell.REQUESTS, *RESPONSES, Cell.CPU)
 
 
 class Drain(enum.IntEnum):
@@ -41,7 +63,7 @@ class Drain(enum.IntEnum):
     FINAL = 3
 
 
-ROW_CELLS = 16
+ROW_CELLS = 32
 # Far more than workers, draining predecessors and successors together; untouched pages cost nothing.
 ROWS = 2048
 
@@ -87,7 +109,7 @@ class Scoreboard:
     """
 
     def __init__(self, fd: int | None = None) -> None:
-        size = ROWS * ROW_CELLS * 8
+        size = (ROWS + 1) * ROW_CELLS * 8
         self.fd = _nameless_file(size) if fd is None else fd
         self._memory = mmap.mmap(self.fd, size)
         self._cells = memoryview(self._memory).cast("q")
@@ -120,14 +142,45 @@ class Scoreboard:
         return row
 
     def release(self, row: Row) -> None:
-        """The row's worker is gone. Cleared at once, so that siblings do not count it."""
+        """The row's worker is gone. Cleared at once, so that siblings do not count it; its counters are carried on."""
+        own = self.own
+        own[Cell.SEQUENCE] += 1
+        for cell in COUNTERS:
+            own[cell] += row[cell]
         row.clear()
+        own[Cell.SEQUENCE] += 1
         self._used.discard(row.index)
         self._cells[0] = max(self._used) + 1
 
     def column(self, cell: Cell) -> list[int]:
         """One cell of every row in use, the first row included."""
         return self._cells[cell : self._cells[0] * ROW_CELLS : ROW_CELLS].tolist()
+
+    @property
+    def own(self) -> Row:
+        """The master's own row, behind all others: when its loop last ran, and what workers that are gone have done."""
+        return self.row(ROWS)
+
+    def rows(self) -> list[list[int]]:
+        """Every row as it is at one moment, by its index; the first one is the master's own.
+
+        While counters move from a row to the master's, a reader could see them twice or not at all, and sums would run
+        backwards. So it looks again.
+        """
+        own = self.own
+        found: list[list[int]] = []
+        for _ in range(READ_TRIES):
+            before = own[Cell.SEQUENCE]
+            flat = self._cells[ROW_CELLS : max(1, self._cells[0]) * ROW_CELLS].tolist()
+            found = [self._cells[ROWS * ROW_CELLS :].tolist()]
+            found += [flat[start : start + ROW_CELLS] for start in range(0, len(flat), ROW_CELLS)]
+            if before % 2 == 0 and own[Cell.SEQUENCE] == before:
+                break
+        return found
+
+
+# Counters move within microseconds; a master that was killed meanwhile must not hang its readers.
+READ_TRIES = 1000
 
 
 def _nameless_file(size: int) -> int:

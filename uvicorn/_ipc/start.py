@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import socket
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -50,3 +51,12 @@ class WorkerStart:
 
 
 WorkerMain = Callable[[WorkerStart], int]
+
+
+def make_failure_token() -> int:
+    """A pipe with one byte in it: the first worker that fails before any is ready takes it and speaks."""
+    token, writer = os.pipe()
+    os.set_blocking(token, False)
+    os.write(writer, b"!")
+    os.close(writer)
+    return token

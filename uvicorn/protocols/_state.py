@@ -21,6 +21,8 @@ class ServerState:
 
     Attributes:
         total_requests: Requests answered and WebSocket handshakes taken so far.
+        statuses: Responses begun so far, by status.
+        websockets: Open WebSocket connections.
         connections: The open connections.
         tasks: The running application tasks.
         default_headers: What every response begins with; replaced, never changed in place, once a second.
@@ -46,12 +48,17 @@ class ServerState:
         "on_emptied",
         "on_request_limit",
         "request_limit",
+        "statuses",
         "tasks",
         "total_requests",
+        "websockets",
     )
 
     def __init__(self) -> None:
         self.total_requests = 0
+        # A list, not a class of statuses worked out for each request: one addition is all that a request pays for this.
+        self.statuses = [0] * 1000
+        self.websockets = 0
         self.connections: set[Any] = set()
         self.tasks: set[asyncio.Task[None]] = set()
         self.default_headers: list[tuple[bytes, bytes]] = []

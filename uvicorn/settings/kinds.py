@@ -104,6 +104,20 @@ class BindAddress(Kind):
 
 
 @dataclass(frozen=True, slots=True)
+class TcpAddress(Kind):
+    """HOST:PORT, as text."""
+
+    def accept(self, value: Any) -> str:
+        text: str = Kind.accept(self, value)
+        try:
+            if parse_bind(text).kind == "tcp":
+                return text
+        except ValueError:
+            pass
+        raise ValueError(f"{text!r} is not HOST:PORT or [IPV6]:PORT.")
+
+
+@dataclass(frozen=True, slots=True)
 class Boolean(Kind):
     """true or false, and the spellings that command lines use."""
 

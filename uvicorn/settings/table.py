@@ -30,6 +30,7 @@ from uvicorn.settings.kinds import (
     PathText,
     Secret,
     Size,
+    TcpAddress,
     WorkerCount,
 )
 
@@ -124,6 +125,7 @@ def _build() -> tuple[Option, ...]:
     _protocols(table)
     _proxy(table)
     _logging(table)
+    _control(table)
     _tls(table)
     _development(table)
     _configuration(table)
@@ -481,6 +483,39 @@ def _logging(table: _Builder) -> None:
         "Colour the log.",
         negatable=True,
         default_text="where it goes to a terminal",
+    )
+
+
+def _control(table: _Builder) -> None:
+    table.heading("Control")
+    add = table.add
+    add(
+        "control_socket",
+        None,
+        PathText(),
+        "The path of a UNIX socket on which uvicornctl commands the master and looks inside. Its file belongs to the "
+        "master's user alone. Needs workers.",
+        default_text="off; uvicorn.ctl in $RUNTIME_DIRECTORY where systemd gives one",
+        since="0.37.0+",
+        on_reload="restart",
+    )
+    add(
+        "control_read_only",
+        False,
+        Boolean(),
+        "Let the control socket only tell, and refuse every command.",
+        since="0.37.0+",
+        on_reload="restart",
+    )
+    add(
+        "admin",
+        None,
+        TcpAddress(),
+        "Answer probes, metrics and a status page at this HOST:PORT, read-only and without authentication: keep it "
+        "private. Needs workers.",
+        default_text="off",
+        since="0.37.0+",
+        on_reload="restart",
     )
 
 

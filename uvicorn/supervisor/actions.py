@@ -117,6 +117,22 @@ class ExecUpgrade:
 
 
 @dataclass(frozen=True, slots=True)
+class Answer:
+    """Tell whoever has asked with this number how it ended."""
+
+    number: int
+    ok: bool
+    text: str
+
+
+@dataclass(frozen=True, slots=True)
+class AskForReport:
+    """Let a worker say where it is; answered by Reported, unless it cannot."""
+
+    wid: int
+
+
+@dataclass(frozen=True, slots=True)
 class Log:
     text: str
     level: int = logging.INFO
@@ -146,6 +162,8 @@ Action = (
     | StartTrial
     | KillTrial
     | ExecUpgrade
+    | Answer
+    | AskForReport
     | Log
     | Exit
 )

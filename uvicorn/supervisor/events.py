@@ -64,6 +64,14 @@ class RecycleWanted:
 
 
 @dataclass(frozen=True, slots=True)
+class Complained:
+    """A worker whose start has failed says why, before it ends."""
+
+    wid: int
+    text: str
+
+
+@dataclass(frozen=True, slots=True)
 class StoppedAccepting:
     wid: int
 
@@ -121,18 +129,20 @@ class Inspected:
 
 @dataclass(frozen=True, slots=True)
 class StopRequested:
-    """TERM, INT or QUIT.
+    """TERM, INT or QUIT, or a command.
 
     Attributes:
         signal: The signal's name, for the log.
+        asked: The number of the command, which gets an answer with it; 0 for a signal. Likewise below.
     """
 
     signal: str
+    asked: int = 0
 
 
 @dataclass(frozen=True, slots=True)
 class ReloadRequested:
-    pass
+    asked: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -156,7 +166,7 @@ class ScaleRequested:
 
 @dataclass(frozen=True, slots=True)
 class ReopenRequested:
-    pass
+    asked: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -166,7 +176,39 @@ class PauseRequested:
 
 @dataclass(frozen=True, slots=True)
 class UpgradeRequested:
-    pass
+    asked: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class ResizeRequested:
+    """A command: so many workers."""
+
+    size: int
+    asked: int
+
+
+@dataclass(frozen=True, slots=True)
+class RestartRequested:
+    """A command: replace the worker of this slot."""
+
+    slot: int
+    asked: int
+
+
+@dataclass(frozen=True, slots=True)
+class DumpRequested:
+    """A command: where is the worker of this slot?"""
+
+    slot: int
+    asked: int
+
+
+@dataclass(frozen=True, slots=True)
+class Reported:
+    """A worker's answer to `AskForReport`."""
+
+    wid: int
+    text: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -190,6 +232,7 @@ Event = (
     | SpawnFailed
     | Ready
     | RecycleWanted
+    | Complained
     | StoppedAccepting
     | Exited
     | HealthRead
@@ -202,6 +245,10 @@ Event = (
     | ReopenRequested
     | PauseRequested
     | UpgradeRequested
+    | ResizeRequested
+    | RestartRequested
+    | DumpRequested
+    | Reported
     | TrialStarted
     | TrialFailed
 )

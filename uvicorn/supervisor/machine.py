@@ -14,6 +14,8 @@ from typing import Any
 from uvicorn.supervisor import events, policy
 from uvicorn.supervisor.actions import (
     Action,
+    Answer,
+    AskForReport,
     ExecUpgrade,
     Hurry,
     KillTrial,
@@ -22,8 +24,9 @@ from uvicorn.supervisor.actions import (
     ReopenLogs,
     StartTrial,
 )
+from uvicorn.supervisor.asked import ON_REQUEST, Ledger, Restart
 from uvicorn.supervisor.events import Event, PoolSpec
-from uvicorn.supervisor.pool import NEVER, Stage, Worker
+from uvicorn.supervisor.pool import NEVER, SERVING, Stage, Worker
 from uvicorn.supervisor.settle import settle
 from uvicorn.supervisor.stages import Details, What, happen
 from uvicorn.supervisor.state import (
@@ -35,7 +38,9 @@ from uvicorn.supervisor.state import (
     begin_stop,
     drain,
     give_up_reload,
+    resize,
     set_stage,
+    tell_of_failed_start,
 )
 
 # The scoreboard is read this many times in the time after which silence counts, at most once a second.
@@ -61,7 +66,7 @@ class Machine:
     def step(self, now: float, event: Event) -> list[Action]:
         """Take one event; return the actions, to be performed in order."""
         state = self.state
-        self._now = now
+        self._now = state.now = now
         state.out = []
         if state.phase is Phase.EXITED:
             return []
@@ -82,15 +87,16 @@ class Machine:
             due += [slot.not_before for slot in state.pool.slots.values() if slot.not_before > self._now]
         return min(due)
 
-    def adopt(self, workers: Iterable[Worker], size: int) -> None:
-        """Take over the workers of the program that this one has replaced."""
+    def adopt(self, workers: Iterable[Worker], size: int, ledger: Ledger | None = None) -> None:
+        """Take over the workers of the program that this one has replaced, and what was asked of it."""
         state = self.state
+        state.ledger = ledger or state.ledger
         for worker in workers:
             state.pool.workers[worker.wid] = worker
             state.pool.next_wid = max(state.pool.next_wid, worker.wid + 1)
             state.ever_ready = state.ever_ready or worker.ready_at is not None
         state.size = size
-        state.rolling = True
+        state.rolling = state.upgraded = True
 
 
 def _excuse_all(state: State, now: float) -> None:
@@ -165,6 +171,7 @@ def _spawn_failed(state: State, event: events.SpawnFailed, now: float) -> None:
         f"No process could be made for worker={worker.slot}: {event.error}. Next try in {delay:.1f} s.",
         logging.ERROR,
     )
+    tell_of_failed_start(state, worker.slot, f"no process could be made: {event.error}")
 
 
 def _ready(state: State, event: events.Ready, now: float) -> None:
@@ -177,6 +184,12 @@ def _recycle(state: State, event: events.RecycleWanted, now: float) -> None:
     worker = state.pool.workers.get(event.wid)
     if worker is not None:
         happen(state, worker, What.RECYCLE, now, Details(reason=event.reason))
+
+
+def _complained(state: State, event: events.Complained, now: float) -> None:
+    worker = state.pool.workers.get(event.wid)
+    if worker is not None:
+        worker.complaint = event.text
 
 
 def _stopped_accepting(state: State, event: events.StoppedAccepting, now: float) -> None:
@@ -216,12 +229,28 @@ def _inspected(state: State, event: events.Inspected, now: float) -> None:
         happen(state, worker, What.STOPPED if event.stopped else What.RUNS, now)
 
 
+def _reported(state: State, event: events.Reported, now: float) -> None:
+    state.out += state.ledger.end_dump(event.wid, True, event.text)
+
+
 # --- the service -------------------------------------------------------------------------------
 
 
+def _heard(event: Any, signal: str) -> str:
+    """How the log calls a request: by its signal, or by who else can ask."""
+    return "Asked by uvicornctl" if event.asked else f"Received {signal}"
+
+
+def _answer(state: State, event: Any, ok: bool, text: str) -> None:
+    """Answer a request at once; a signal gets none."""
+    if event.asked:
+        state.act(Answer(event.asked, ok, text))
+
+
 def _stop(state: State, event: events.StopRequested, now: float) -> None:
+    _answer(state, event, True, STOPS)
     if state.phase is Phase.RUNNING:
-        state.log(f"Received {event.signal}, exiting.")
+        state.log(f"{_heard(event, event.signal)}, exiting.")
         give_up_reload(state, "the service stops")
         if state.spec.shutdown_delay and state.pool.serving():
             state.phase = Phase.LINGERING
@@ -230,10 +259,10 @@ def _stop(state: State, event: events.StopRequested, now: float) -> None:
         else:
             begin_stop(state, now)
     elif state.phase is Phase.LINGERING:
-        state.log(f"Received {event.signal} again, stopping without further delay.")
+        state.log(f"{_heard(event, event.signal)} again, stopping without further delay.")
         begin_stop(state, now)
     else:
-        state.log(f"Received {event.signal} again, stopping at once.", logging.WARNING)
+        state.log(f"{_heard(event, event.signal)} again, stopping at once.", logging.WARNING)
         for worker in state.pool:
             if worker.stage in (Stage.DRAINING, Stage.STARTING, Stage.READY, Stage.STALLED):
                 set_stage(worker, Stage.ABORTING, now, now + HURRY_GRACE)
@@ -243,16 +272,27 @@ def _stop(state: State, event: events.StopRequested, now: float) -> None:
 
 def _reload(state: State, event: events.ReloadRequested, now: float) -> None:
     if state.phase is not Phase.RUNNING:
+        _answer(state, event, False, STOPS)
         return
-    state.log("Received SIGHUP, restarting processes.")
+    state.log(f"{_heard(event, 'SIGHUP')}, restarting processes.")
     if state.paused:
         # That nobody is ready now was wanted, and is no part of a crash loop.
         state.paused = False
         state.restarts = []
     give_up_reload(state, "a newer one begins")
+    _overtake(state, "A newer reload begins.")
+    state.ledger.wait("reload", event.asked)
     state.last_generation += 1
     state.reload = Reload(state.last_generation)
     state.act(LoadSettings(state.last_generation))
+
+
+def _overtake(state: State, why: str) -> None:
+    """Something else begins while workers are rolled: those who wait for their end will not see it."""
+    state.reloaded = state.upgraded = False
+    state.out += state.ledger.end("reload", False, why)
+    if state.trial is None:  # else it is only tried, and has its end before it
+        state.out += state.ledger.end("upgrade", False, why)
 
 
 def _settings_loaded(state: State, event: events.SettingsLoaded, now: float) -> None:
@@ -280,16 +320,59 @@ def _scale(state: State, event: events.ScaleRequested, now: float) -> None:
         if state.size <= 1:
             state.log("Already reached one process, cannot decrease the number of processes.")
             return
-    state.size += event.step
+    resize(state, state.size + event.step)
+
+
+def _resize(state: State, event: events.ResizeRequested, now: float) -> None:
+    if state.phase is not Phase.RUNNING or state.paused:
+        _answer(
+            state, event, False, "All workers have been drained: reload first." if state.paused else STOPS
+        )
+    elif not 1 <= event.size <= MAX_SIZE:
+        _answer(state, event, False, f"{event.size} is not between 1 and {MAX_SIZE} workers.")
+    else:
+        state.log(f"Asked by uvicornctl for {event.size} processes instead of {state.size}.")
+        resize(state, event.size)
+        state.ledger.wait("scale", event.asked)
 
 
 # As many as the setting allows.
 MAX_SIZE = 512
+STOPS = "The service stops."
+
+
+def _restart(state: State, event: events.RestartRequested, now: float) -> None:
+    holders = state.pool.holders().get(event.slot, [])
+    worker = holders[0] if holders else None
+    if state.phase is not Phase.RUNNING:
+        _answer(state, event, False, STOPS)
+    elif worker is None:
+        _answer(state, event, False, f"There is no worker={event.slot}.")
+    elif worker.stage not in SERVING:
+        _answer(
+            state, event, False, f"{worker.name} is {worker.stage.value}: there is nothing to replace yet."
+        )
+    else:
+        pending = state.ledger.restarts.setdefault(event.slot, Restart(worker.wid, []))
+        pending.numbers.append(event.asked)
+        happen(state, worker, What.RECYCLE, now, Details(reason=ON_REQUEST))
+
+
+def _dump(state: State, event: events.DumpRequested, now: float) -> None:
+    found = [worker for worker in state.pool if worker.slot == event.slot and worker.pid is not None]
+    if not found:
+        _answer(state, event, False, f"There is no worker={event.slot}.")
+        return
+    # The one that serves; else the one that leaves, which may be stuck in it.
+    worker = next((worker for worker in found if worker.stage in SERVING), found[0])
+    state.ledger.dumps.setdefault(worker.wid, []).append(event.asked)
+    state.act(AskForReport(worker.wid))
 
 
 def _reopen(state: State, event: events.ReopenRequested, now: float) -> None:
-    state.log("Received SIGUSR1, reopening log files.")
+    state.log(f"{_heard(event, 'SIGUSR1')}, reopening log files.")
     state.act(ReopenLogs(tuple(worker.wid for worker in state.pool if worker.pid is not None)))
+    _answer(state, event, True, "Master and workers reopen their log files.")
 
 
 def _pause(state: State, event: events.PauseRequested, now: float) -> None:
@@ -299,16 +382,22 @@ def _pause(state: State, event: events.PauseRequested, now: float) -> None:
         "Received SIGWINCH, draining all workers; the sockets stay open, SIGHUP brings the workers back."
     )
     give_up_reload(state, "all workers are to leave")
+    _overtake(state, "All workers are to leave.")
+    state.out += state.ledger.end("scale", False, "All workers are to leave.")
     state.paused = True
 
 
 def _upgrade(state: State, event: events.UpgradeRequested, now: float) -> None:
     if state.phase is not Phase.RUNNING:
+        _answer(state, event, False, STOPS)
         return
     if state.trial is not None or state.reload is not None:
-        state.log("Received SIGUSR2, but a reload or an upgrade is under way: ignored.", logging.WARNING)
+        text = f"{_heard(event, 'SIGUSR2')}, but a reload or an upgrade is under way: ignored."
+        state.log(text, logging.WARNING)
+        _answer(state, event, False, text)
         return
-    state.log("Received SIGUSR2, trying the new program.")
+    state.log(f"{_heard(event, 'SIGUSR2')}, trying the new program.")
+    state.ledger.wait("upgrade", event.asked)
     state.upgrading = True
     state.act(StartTrial())
 
@@ -326,19 +415,22 @@ def _trial_ended(state: State, event: events.Exited) -> None:
     if state.phase is not Phase.RUNNING:
         return
     if event.code != 0:
-        state.upgrading = False
         words = policy.exit_in_words(event.code, event.out_of_memory)
-        state.log(
-            f"Upgrade failed: the new program does not start ({words}). Nothing has changed.", logging.ERROR
-        )
+        _end_upgrade(state, f"the new program does not start ({words})")
         return
     state.log("Upgrade: the new program starts; taking its place.")
     state.act(ExecUpgrade())
 
 
 def _trial_failed(state: State, event: events.TrialFailed, now: float) -> None:
+    _end_upgrade(state, event.reason)
+
+
+def _end_upgrade(state: State, why: str) -> None:
     state.upgrading = False
-    state.log(f"Upgrade failed: {event.reason}. Nothing has changed.", logging.ERROR)
+    text = f"Upgrade failed: {why}. Nothing has changed."
+    state.log(text, logging.ERROR)
+    state.end("upgrade", False, text)
 
 
 _HANDLERS: dict[type, Callable[[State, Any, float], None]] = {
@@ -348,6 +440,7 @@ _HANDLERS: dict[type, Callable[[State, Any, float], None]] = {
     events.SpawnFailed: _spawn_failed,
     events.Ready: _ready,
     events.RecycleWanted: _recycle,
+    events.Complained: _complained,
     events.StoppedAccepting: _stopped_accepting,
     events.Exited: _exited,
     events.HealthRead: _health_read,
@@ -360,6 +453,10 @@ _HANDLERS: dict[type, Callable[[State, Any, float], None]] = {
     events.ReopenRequested: _reopen,
     events.PauseRequested: _pause,
     events.UpgradeRequested: _upgrade,
+    events.ResizeRequested: _resize,
+    events.RestartRequested: _restart,
+    events.DumpRequested: _dump,
+    events.Reported: _reported,
     events.TrialStarted: _trial_started,
     events.TrialFailed: _trial_failed,
 }

@@ -12,48 +12,31 @@ import os
 import signal
 import socket
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 from typing import assert_never
 
-from uvicorn._ipc.channel import Kind, Message, Receiver, Sender, channel_pair
-from uvicorn._ipc.scoreboard import Cell, Drain, Row, Scoreboard
-from uvicorn._ipc.start import WorkerMain, WorkerStart
+from uvicorn._ipc.channel import Kind, Message, Receiver, Sender, ask_for_report, channel_pair
+from uvicorn._ipc.control import ControlMain
+from uvicorn._ipc.scoreboard import Cell, Drain, Scoreboard
+from uvicorn._ipc.start import WorkerMain, WorkerStart, make_failure_token
 from uvicorn._logconfig import reopen_files
-from uvicorn._sockets import Address, BindError
+from uvicorn._sockets import BindError
 from uvicorn.supervisor import actions, events, upgrade
 from uvicorn.supervisor.actions import Action
+from uvicorn.supervisor.control import ControlPost
 from uvicorn.supervisor.events import Event
 from uvicorn.supervisor.host import Host
-from uvicorn.supervisor.listeners import SHARED, ListenerSet
+from uvicorn.supervisor.leftovers import Leftovers
+from uvicorn.supervisor.links import Link, hand_links, take_links
+from uvicorn.supervisor.listeners import ListenerSet
 from uvicorn.supervisor.machine import Machine
 from uvicorn.supervisor.notify import ServiceManager
 from uvicorn.supervisor.plan import Plan, PlanRejected
 from uvicorn.supervisor.pool import NEVER, Stage
 from uvicorn.supervisor.signals import SignalSource, reset_in_child
 from uvicorn.supervisor.state import Phase
-from uvicorn.supervisor.steering import steer
-
-# What a worker has left behind in its process group gets this long between SIGTERM and SIGKILL.
-LEFTOVER_GRACE = 2.0
-# At the end of the service nothing tells that such processes have gone: then it is looked this often.
-LEFTOVER_POLL = 0.1
+from uvicorn.supervisor.steering import Steering
 
 logger = logging.getLogger("uvicorn.error")
-
-
-@dataclass(slots=True)
-class Link:
-    """What the loop keeps of a worker, besides what the machine knows.
-
-    Attributes:
-        receiver: Our end of its channel; None where that is closed.
-        sockets: What it accepts on; None for a socket that the program before had closed.
-    """
-
-    row: Row
-    receiver: Receiver | None
-    sockets: Sequence[socket.socket | None]
-    pid: int
 
 
 class Master:
@@ -68,6 +51,7 @@ class Master:
         set_title: Sets the process title.
         signals: Where signals come from.
         manager: Who has started the master, and is told what happens.
+        control_main: What the control process runs; None where there is none.
     """
 
     def __init__(
@@ -80,6 +64,7 @@ class Master:
         set_title: Callable[[str], None],
         signals: SignalSource,
         manager: ServiceManager | None = None,
+        control_main: ControlMain | None = None,
     ) -> None:
         self._plans: dict[int, Plan] = {1: plan}
         self._worker_main = worker_main
@@ -92,13 +77,14 @@ class Master:
         self._machine = Machine(plan.spec, host.random)
         self._scoreboard: Scoreboard | None = None
         self._links: dict[int, Link] = {}
-        self._leftovers: list[tuple[float, int]] = []
+        self._leftovers = Leftovers(host)
+        self._control = ControlPost(plan.control, control_main, host, plan.title)
         # Reaped in this turn. From then on a pid may be somebody else's, also before the machine knows of it.
         self._reaped: set[int] = set()
         self._exit_code: int | None = None
         self._title = ""
         self._oom_kills = 0
-        self._steered: dict[Address, tuple[socket.socket, tuple[int, ...]]] = {}
+        self._steering = Steering()
         self._failure_token = -1
 
     @property
@@ -127,13 +113,14 @@ class Master:
             self._dispatch(events.Start())
             while self._exit_code is None:
                 self._turn()
-            self._wait_for_leftovers()
+            self._leftovers.wait([self._signals.fileno()], self._told_to_stop)
         except BindError:
             raise
         except BaseException:
             self._manager.leave(self._listeners)
             raise
         finally:
+            self._control.end()
             self._listeners.stop()
             self._signals.restore()
             self._signals.close()
@@ -149,12 +136,9 @@ class Master:
         self._oom_kills = self._host.oom_kills()
         if handover is None:
             self._scoreboard = Scoreboard()
-            # A pipe with one byte in it: the first worker that fails before any is ready takes it and speaks.
-            self._failure_token, writer = os.pipe()
-            os.set_blocking(self._failure_token, False)
-            os.write(writer, b"!")
-            os.close(writer)
+            self._failure_token = make_failure_token()
             self._listeners.open(self.plan, self.plan.announce)
+            self._control.open()
             logger.info("Started parent process [%d]", os.getpid())
             return
         self._manager.took_over()
@@ -164,36 +148,33 @@ class Master:
         self._machine = Machine(plan.spec, self._host.random, generation)
         self._scoreboard = Scoreboard(handover.scoreboard_fd)
         self._listeners = upgrade.take_listeners(handover.listeners)
-        sockets = {listener.sock.fileno(): listener.sock for listener in self._listeners.held.values()}
-        for handed in handover.workers:
-            receiver = None
-            if handed.channel_fd >= 0:
-                receiver = Receiver(socket.socket(fileno=handed.channel_fd))
-                os.set_inheritable(handed.channel_fd, False)
-            row = self._scoreboard.claim(handed.row, clear=False)
-            serves_on = [sockets.get(fd) for fd in handed.listener_fds]
-            self._links[handed.wid] = Link(row, receiver, serves_on, handed.pid)
+        self._links = take_links(handover.workers, self._scoreboard, self._listeners)
         try:
             self._listeners.open(plan, plan.announce)
         except BindError as exc:
             # The program before is gone, and with it the way back; its sockets and its workers serve.
             logger.error("%s The addresses of the program before stay in use; SIGHUP tries again.", exc)
             plan = self._plans[generation] = self._listeners.plan_for_held(plan)
-        self._machine.adopt([upgrade.take_worker(handed) for handed in handover.workers], plan.spec.size)
+        taken = [upgrade.take_worker(handed) for handed in handover.workers]
+        self._machine.adopt(taken, plan.spec.size, handover.ledger())
+        self._control.open(handover.control)
         self._listeners.close_unused([plan])
         logger.info("Started parent process [%d]", os.getpid())
         logger.info("Took over %d worker process(es) from the program before.", len(handover.workers))
 
     def _turn(self) -> None:
         """One wait and everything that follows from it."""
+        self.scoreboard.own.stamp(Cell.LOOP_TICK)
+        self._control.work(self._machine.state, self.scoreboard, self._let_go)
+        self._control.publish(self._machine.state, {wid: link.row.index for wid, link in self._links.items()})
         now = self._host.now()
-        due = min(self._machine.next_deadline(), self._manager.next_deadline())
-        due = min([due, *(at for at, _ in self._leftovers)])
+        due = min(self._machine.next_deadline(), self._manager.next_deadline(), self._control.deadline())
+        due = min([due, *self._leftovers.deadlines()])
         timeout = None if due == NEVER else max(0.0, due - now)
         channels = {
             link.receiver.sock.fileno(): wid for wid, link in self._links.items() if link.receiver is not None
         }
-        readable = self._host.wait([self._signals.fileno(), *channels], timeout)
+        readable = self._host.wait([self._signals.fileno(), *channels, *self._control.fds()], timeout)
         happened: list[Event] = []
         if self._signals.fileno() in readable:
             signalled, _ = self._signals.read()
@@ -201,11 +182,11 @@ class Master:
         for fd in readable:
             if fd in channels:
                 happened += self._hear(channels[fd])
-        happened += self._reap()
+        happened += self._control.hear() + self._reap()
         for event in happened or [events.Wake()]:
             self._dispatch(event)
         self._reaped.clear()
-        self._end_leftovers()
+        self._leftovers.end_overdue()
 
     def _dispatch(self, event: Event) -> None:
         """Give an event to the machine; perform what it answers, and what comes of that."""
@@ -240,6 +221,10 @@ class Master:
                 return events.RecycleWanted(wid, message.text)
             case Kind.STOPPED_ACCEPTING:
                 return events.StoppedAccepting(wid)
+            case Kind.FAILED:
+                return events.Complained(wid, message.text)
+            case Kind.ANSWER:
+                return events.Reported(wid, message.text)
             case Kind.REPORT:
                 worker = self._machine.state.pool.workers.get(wid)
                 logger.error("Report of %s:\n%s", worker.name if worker else f"worker {wid}", message.text)
@@ -251,6 +236,8 @@ class Master:
         found: list[Event] = []
         for gone in self._host.reap():
             self._reaped.add(gone.pid)
+            if self._control.reaped(gone):
+                continue
             wid = next((wid for wid, link in self._links.items() if link.pid == gone.pid), None)
             requests = 0
             out_of_memory = False
@@ -272,6 +259,11 @@ class Master:
         match action:
             case actions.Log(text, level):
                 logger.log(level, "%s", text)
+                self._control.note(text, level)
+            case actions.Answer(number, ok, text):
+                self._control.answer(number, ok, text)
+            case actions.AskForReport(wid):
+                ask_for_report(self._links[wid].receiver)
             case actions.Spawn():
                 return [self._spawn(action)]
             case actions.TellToDrain(wid, final):
@@ -302,6 +294,7 @@ class Master:
                     reopen_files()
                 except OSError as exc:
                     logger.error("A log file cannot be reopened: %s", exc)
+                self._control.reopen_logs()
                 for wid in wids:
                     self._signal(wid, signal.SIGUSR1)
             case actions.CloseListeners():
@@ -360,7 +353,9 @@ class Master:
 
         def child() -> int:
             reset_in_child()
-            self._let_go(ours, sockets)
+            ours.close()
+            self._let_go(sockets)
+            self._control.close_in_child()
             return self._worker_main(start)
 
         try:
@@ -376,10 +371,9 @@ class Master:
         self._links[action.wid] = Link(row, Receiver(ours), sockets, pid)
         return events.Spawned(action.wid, pid)
 
-    def _let_go(self, ours: socket.socket, sockets: list[socket.socket]) -> None:
-        """In a new worker: close what is the master's, above all its ends of all channels. Were one of them open
+    def _let_go(self, sockets: Sequence[socket.socket] = ()) -> None:
+        """In a new process: close what is the master's, above all its ends of all channels. Were one of them open
         in a sibling, the end of the master would not be the end of the channel."""
-        ours.close()
         for link in self._links.values():
             if link.receiver is not None:
                 link.receiver.sock.close()
@@ -411,29 +405,12 @@ class Master:
         if link.receiver is not None:
             link.receiver.sock.close()
         self.scoreboard.release(link.row)
-        if self._host.signal_group(pid, signal.SIGTERM):
-            logger.warning("Child process [%d] has left processes behind: terminated.", pid)
-            self._leftovers.append((self._host.now() + LEFTOVER_GRACE, pid))
+        self._leftovers.look(pid)
 
-    def _end_leftovers(self) -> None:
-        now = self._host.now()
-        for at, pid in self._leftovers:
-            if now >= at:
-                self._host.signal_group(pid, signal.SIGKILL)
-        self._leftovers = [each for each in self._leftovers if now < each[0]]
-
-    def _wait_for_leftovers(self) -> None:
-        """The service has ended, and what its workers have left behind is to end with it. A signal ends the wait."""
-        while True:
-            self._host.reap()  # as process 1 they are our children
-            self._leftovers = [each for each in self._leftovers if self._host.signal_group(each[1], 0)]
-            if not self._leftovers:
-                return
-            if self._signals.fileno() in self._host.wait([self._signals.fileno()], LEFTOVER_POLL):
-                signalled, _ = self._signals.read()
-                if any(isinstance(event, events.StopRequested) for event in signalled):
-                    self._leftovers = [(0.0, pid) for _, pid in self._leftovers]
-            self._end_leftovers()
+    def _told_to_stop(self) -> bool:
+        """Whether a signal has come that ends the wait for what workers have left behind."""
+        signalled, _ = self._signals.read()
+        return any(isinstance(event, events.StopRequested) for event in signalled)
 
     def _read_health(self) -> Event:
         readings = tuple(
@@ -481,21 +458,9 @@ class Master:
 
     def _exec_upgrade(self) -> Event:
         state = self._machine.state
-        handover = upgrade.Handover(
-            generation=state.last_generation,
-            size=state.size,
-            scoreboard_fd=self.scoreboard.fd,
-            workers=[
-                upgrade.hand_worker(
-                    worker,
-                    link.row.index,
-                    link.receiver.sock.fileno() if link.receiver is not None else -1,
-                    [-1 if sock is None else sock.fileno() for sock in link.sockets],
-                )
-                for worker in state.pool
-                if (link := self._links.get(worker.wid)) is not None
-            ],
-            listeners=upgrade.hand_listeners(self._listeners),
+        workers = hand_links(state.pool, self._links)
+        handover = upgrade.hand_over(
+            state, self.scoreboard.fd, workers, self._listeners, self._control.hand()
         )
         fd = upgrade.write(handover)
         for_next = self._manager.for_next_program(self._listeners)
@@ -514,18 +479,9 @@ class Master:
     def _steer(self) -> None:
         """With a socket for each slot: new connections only for slots with a ready worker."""
         state = self._machine.state
-        if state.phase not in (Phase.RUNNING, Phase.LINGERING) or not self.plan.reuse_port:
-            return
-        ready = {worker.slot for worker in state.pool if worker.stage is Stage.READY}
-        for address in self.plan.addresses:
-            own = [key for key in self._listeners.held if key.address == address and key.slot != SHARED]
-            indexes = tuple(i for i, key in enumerate(own) if key.slot in ready)
-            if not indexes:
-                continue
-            sock = self._listeners.held[own[0]].sock
-            if self._steered.get(address) != (sock, indexes):
-                self._steered[address] = (sock, indexes)
-                steer(sock, indexes)
+        if state.phase in (Phase.RUNNING, Phase.LINGERING) and self.plan.reuse_port:
+            ready = {worker.slot for worker in state.pool if worker.stage is Stage.READY}
+            self._steering.point_at(ready, self.plan.addresses, self._listeners)
 
     def _show_title(self) -> None:
         state = self._machine.state

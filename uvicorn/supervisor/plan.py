@@ -18,6 +18,21 @@ class PlanRejected(Exception):
 
 
 @dataclass(frozen=True, slots=True)
+class ControlPlan:
+    """Where the control process answers.
+
+    Attributes:
+        socket: The UNIX socket for commands.
+        admin: Where those are answered who only look.
+        read_only: Whether commands are refused.
+    """
+
+    socket: Address | None
+    admin: Address | None
+    read_only: bool = False
+
+
+@dataclass(frozen=True, slots=True)
 class Plan:
     """One generation.
 
@@ -30,6 +45,7 @@ class Plan:
         target: What serves in a worker, called with the sockets.
         announce: Called once for each socket that has been opened.
         apply: Puts the plan's logging and environment into effect in the master.
+        control: The control process, or None; that of the first plan counts.
     """
 
     title: str
@@ -40,3 +56,4 @@ class Plan:
     target: Callable[[list[socket.socket]], None]
     announce: Callable[[socket.socket], None]
     apply: Callable[[], None]
+    control: ControlPlan | None = None

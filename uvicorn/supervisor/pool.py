@@ -44,6 +44,7 @@ class Worker:
         accepting: Whether it may still take connections.
         frozen: Whether somebody has stopped its process, and that has been reported.
         excused_at: Silence before this time is not its own: it, or the master, was stopped.
+        complaint: Why its start has failed, in its own words; "" where it has not said.
         doomed: What the master has killed it for, in words; "" where it has not.
     """
 
@@ -62,6 +63,7 @@ class Worker:
     frozen: bool = False
     excused_at: float = 0.0
     doomed: str = ""
+    complaint: str = ""
 
     @property
     def name(self) -> str:

@@ -11,6 +11,7 @@ from collections.abc import Callable
 
 from uvicorn.supervisor import policy
 from uvicorn.supervisor.actions import Exit, Spawn
+from uvicorn.supervisor.asked import ON_REQUEST
 from uvicorn.supervisor.events import PoolSpec
 from uvicorn.supervisor.pool import HOLDING, SERVING, Stage, Worker
 from uvicorn.supervisor.state import (
@@ -76,6 +77,7 @@ def finish_replacement(state: State, now: float) -> bool:
             if heir is not None and _rank(worker) < _rank(heir) and worker.pid is not None
         ]
         for worker in leaving:
+            state.ledger.count(_why_replaced(state, worker))
             drain(state, worker, now)
         if leaving:
             return True
@@ -160,8 +162,31 @@ def finish_roll(state: State, now: float) -> bool:
     ):
         return False
     state.rolling = False
-    state.log(f"Reload complete: generation {state.generation} serves with {len(serving)} worker(s).")
+    text = f"Reload complete: generation {state.generation} serves with {len(serving)} worker(s)."
+    state.log(text)
+    if state.upgraded:
+        state.upgraded = False
+        state.end("upgrade", True, text.replace("Reload", "Upgrade", 1))
+    if state.reloaded:
+        state.reloaded = False
+        state.end("reload", True, text)
     return True
+
+
+def finish_scaling(state: State, now: float) -> bool:
+    """As many workers are ready as were asked for."""
+    if "scale" not in state.ledger.waiting or len(state.pool.ready()) != state.wanted:
+        return False
+    state.end("scale", True, f"{state.wanted} worker(s) are ready.")
+    return True
+
+
+def forget_restart(state: State, now: float) -> bool:
+    """A worker was to be replaced, and now its place is not wanted any more."""
+    gone = [slot for slot in state.ledger.restarts if slot > state.wanted]
+    for slot in gone:
+        state.out += state.ledger.end_restart(slot, False, f"worker={slot} is not wanted any more.")
+    return bool(gone)
 
 
 # --- while it stops ----------------------------------------------------------------------------
@@ -205,11 +230,20 @@ RULES: dict[Phase, tuple[Rule, ...]] = {
         start_canary,
         start_replacement,
         finish_roll,
+        finish_scaling,
+        forget_restart,
     ),
     Phase.LINGERING: (stop_serving_on, drop_outdated_start, finish_replacement),
     Phase.STOPPING: (stop_listening, exit_when_empty),
     Phase.EXITED: (),
 }
+
+
+def _why_replaced(state: State, worker: Worker) -> str:
+    """For the counts of restarts."""
+    if worker.generation != state.generation:
+        return "reloaded"
+    return "requested" if worker.retiring == ON_REQUEST else "recycled"
 
 
 def _is_canary(state: State, worker: Worker) -> bool:

@@ -29,7 +29,7 @@ from uvicorn.supervisor import policy
 from uvicorn.supervisor.actions import Adopt, Forget, Inspect, Kill
 from uvicorn.supervisor.events import Exited
 from uvicorn.supervisor.pool import NEVER, Stage, Worker
-from uvicorn.supervisor.state import Phase, State, abort, set_stage, start_failed
+from uvicorn.supervisor.state import Phase, State, abort, resize, set_stage, start_failed
 
 # A killed process that is still there (in an uninterruptible system call) is killed again after this time.
 KILL_AGAIN = 5.0
@@ -83,13 +83,17 @@ def become_ready(state: State, worker: Worker, now: float, details: Details) -> 
     state.ever_ready = True
     state.pool.slot(worker.slot).vacated = False
     state.log(f"{worker.name} ready after {took:.2f} s")
+    restart = state.ledger.restarts.get(worker.slot)
+    if restart is not None and worker.wid > restart.old:
+        state.out += state.ledger.end_restart(worker.slot, True, f"{worker.name} has taken its place.")
     reload = state.reload
     if reload is not None and reload.canary == worker.wid:
         assert reload.spec is not None
         state.reload = None
+        state.reloaded = True
         state.generation = reload.generation
         state.spec = reload.spec
-        state.size = reload.spec.size
+        resize(state, reload.spec.size)
         state.rolling = True
         state.pool.forgive()
         state.act(Adopt(reload.generation))
@@ -156,18 +160,22 @@ def abort_silent(state: State, worker: Worker, now: float, details: Details) -> 
         worker.frozen = False
         worker.excused_at = now
     else:
+        state.ledger.count("unresponsive")
         abort(state, worker, now, f"no sign of life for {worker.spec.healthcheck:g} s")
 
 
 def abort_start(state: State, worker: Worker, now: float, details: Details) -> None:
+    state.ledger.count("start_timeout")
     abort(state, worker, now, f"start-up not complete after {now - worker.since:.0f} s")
 
 
 def abort_stalled(state: State, worker: Worker, now: float, details: Details) -> None:
+    state.ledger.count("stalled")
     abort(state, worker, now, f"event loop stalled for {worker.spec.stall:g} s")
 
 
 def abort_drain(state: State, worker: Worker, now: float, details: Details) -> None:
+    state.ledger.count("drain_timeout")
     abort(state, worker, now, f"not finished {now - worker.since:.0f} s after it was told to stop")
 
 
@@ -185,6 +193,7 @@ def fail_start(state: State, worker: Worker, now: float, details: Details) -> No
     words = _leave(state, worker, now, details)
     if state.phase is not Phase.STOPPING:
         state.log(f"Child process [{worker.pid}] died before it was ready: {words}", logging.ERROR)
+        state.ledger.count("start_failed")
         start_failed(state, worker, now, words)
 
 
@@ -197,6 +206,7 @@ def die(state: State, worker: Worker, now: float, details: Details) -> None:
     state.restarts.append(now)
     slot = state.pool.slot(worker.slot)
     assert details.exit is not None
+    state.ledger.count("out_of_memory" if details.exit.out_of_memory else "died")
     if details.exit.code != -signal.SIGKILL or details.exit.out_of_memory:
         # Killed by somebody says nothing against the next one; leaving by itself, or for its size, does.
         slot.short_lives += 1
@@ -215,6 +225,7 @@ def _leave(state: State, worker: Worker, now: float, details: Details) -> str:
     assert worker.pid is not None
     state.pool.remove(worker)
     state.act(Forget(worker.wid, worker.pid))
+    state.out += state.ledger.end_dump(worker.wid, False, f"{worker.name} has ended.")
     if worker.ready_at is not None and now - worker.ready_at >= policy.STABLE_AFTER:
         slot = state.pool.slot(worker.slot)
         slot.failures = slot.short_lives = 0

@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 
 from uvicorn.supervisor import policy
 from uvicorn.supervisor.actions import Abandon, Abort, Action, CloseListeners, KillTrial, Log, TellToDrain
+from uvicorn.supervisor.asked import ON_REQUEST, Ledger
 from uvicorn.supervisor.events import PoolSpec
 from uvicorn.supervisor.pool import NEVER, Pool, Stage, Worker
 
@@ -58,6 +59,10 @@ class State:
         generation: The one that new workers belong to.
         ever_ready: Whether any worker has ever been ready.
         restarts: When workers had to be replaced without anybody wanting it.
+        now: The time of the present step.
+        reloaded: Whether a reload has proved itself, and its workers are being rolled in.
+        upgraded: Whether an upgrade has, and its workers are.
+        ledger: What was asked for by number, and how things have ended.
         health_at: When the scoreboard is to be read next; a master that comes later was itself held up.
         upgrading: Whether another program is tried, or is about to take this one's place.
         out: The actions of the present step.
@@ -74,6 +79,10 @@ class State:
     last_generation: int = 1
     reload: Reload | None = None
     rolling: bool = False
+    reloaded: bool = False
+    upgraded: bool = False
+    now: float = 0.0
+    ledger: Ledger = field(default_factory=Ledger)
     ever_ready: bool = False
     restarts: list[float] = field(default_factory=list)
     exit_code: int = 0
@@ -94,6 +103,19 @@ class State:
 
     def log(self, text: str, level: int = logging.INFO) -> None:
         self.out.append(Log(text, level))
+
+    def end(self, what: str, ok: bool, text: str) -> None:
+        """A reload, upgrade or change of size has ended: tell those who asked for it."""
+        if what != "scale":
+            self.ledger.record(what, ok, text, self.now)
+        self.out += self.ledger.end(what, ok, text)
+
+
+def resize(state: State, size: int) -> None:
+    """So many workers are wanted. Who has asked for another number will not see it."""
+    if size != state.size:
+        state.size = size
+        state.out += state.ledger.end("scale", False, f"Meanwhile the number was changed to {size}.")
 
 
 def set_stage(worker: Worker, stage: Stage, now: float, deadline: float = NEVER) -> None:
@@ -130,7 +152,7 @@ def start_failed(state: State, worker: Worker, now: float, why: str) -> None:
     """A worker that never became ready is lost: wait before the next try, or give up."""
     reload = state.reload
     if reload is not None and reload.canary == worker.wid:
-        abandon_reload(state, f"its first worker did not start: {why}")
+        abandon_reload(state, f"its first worker did not start: {why}", worker.complaint)
         return
     if state.phase is not Phase.RUNNING:
         return
@@ -139,20 +161,37 @@ def start_failed(state: State, worker: Worker, now: float, why: str) -> None:
     delay = policy.backoff(slot.failures, state.random())
     slot.not_before = now + delay
     state.restarts.append(now)
+    tell_of_failed_start(state, worker.slot, why, worker.complaint)
     if not state.ever_ready:
         give_up(state, now, policy.ExitCode.STARTUP_FAILURE, f"No worker could start: {why}.")
     elif state.wanted >= worker.slot:
         state.log(f"worker={worker.slot} could not start; next try in {delay:.1f} s.", logging.WARNING)
 
 
-def abandon_reload(state: State, why: str) -> None:
+def tell_of_failed_start(state: State, slot: int, why: str, complaint: str = "") -> None:
+    """Those who wait for this start hear that it has failed; the service goes on trying, but not for a restart."""
+    text = f"worker={slot} could not start: {why}."
+    state.out += state.ledger.end("scale", False, f"{text} The master goes on trying." + quoted(complaint))
+    answers = state.ledger.end_restart(slot, False, f"{text} The old worker serves on." + quoted(complaint))
+    if answers:
+        state.out += answers
+        for worker in state.pool:
+            if worker.slot == slot and worker.retiring == ON_REQUEST:
+                worker.retiring = ""
+
+
+def quoted(complaint: str) -> str:
+    """What a worker has said of its failed start, for an answer: the log has it already, from the worker itself."""
+    return f" The worker's error: {complaint}" if complaint else ""
+
+
+def abandon_reload(state: State, why: str, complaint: str = "") -> None:
     """The new generation has not proved itself: everything stays as it is."""
     reload, state.reload = state.reload, None
     assert reload is not None
-    state.log(
-        f"Reload failed, {why}. Generation {state.generation} goes on unchanged.",
-        logging.ERROR,
-    )
+    text = f"Reload failed, {why}. Generation {state.generation} goes on unchanged."
+    state.log(text, logging.ERROR)
+    state.end("reload", False, text + quoted(complaint))
     state.act(Abandon(reload.generation))
 
 
@@ -160,7 +199,9 @@ def give_up_reload(state: State, why: str) -> None:
     """Something else goes before the reload. Its canary is a start that nobody wants any more: see `settle.py`."""
     reload, state.reload = state.reload, None
     if reload is not None:
-        state.log(f"The reload to generation {reload.generation} is given up: {why}.")
+        text = f"The reload to generation {reload.generation} is given up: {why}."
+        state.log(text)
+        state.end("reload", False, text)
         state.act(Abandon(reload.generation))
 
 
@@ -176,6 +217,7 @@ def begin_stop(state: State, now: float) -> None:
     state.phase = Phase.STOPPING
     state.phase_deadline = now + QUEUE_GRACE
     give_up_reload(state, "the service stops")
+    state.out += state.ledger.end_all("The service stops.")
     if state.trial is not None:
         state.act(KillTrial(state.trial))
     for worker in state.pool:

@@ -12,7 +12,10 @@ import ctypes
 import socket
 import struct
 import sys
-from collections.abc import Sequence
+from collections.abc import Collection, Iterable, Sequence
+
+from uvicorn._sockets import Address
+from uvicorn.supervisor.listeners import SHARED, ListenerSet
 
 # <asm-generic/socket.h>; Python's socket module does not have it.
 SO_ATTACH_REUSEPORT_CBPF = 51
@@ -48,3 +51,22 @@ def steer(sock: socket.socket, indexes: Sequence[int]) -> bool:
     except OSError:
         return False
     return True
+
+
+class Steering:
+    """Remembers what each group was told last."""
+
+    def __init__(self) -> None:
+        self._told: dict[Address, tuple[socket.socket, tuple[int, ...]]] = {}
+
+    def point_at(self, slots: Collection[int], addresses: Iterable[Address], listeners: ListenerSet) -> None:
+        """Let new connections to these addresses go to the sockets of these slots."""
+        for address in addresses:
+            own = [key for key in listeners.held if key.address == address and key.slot != SHARED]
+            indexes = tuple(i for i, key in enumerate(own) if key.slot in slots)
+            if not indexes:
+                continue
+            sock = listeners.held[own[0]].sock
+            if self._told.get(address) != (sock, indexes):
+                self._told[address] = (sock, indexes)
+                steer(sock, indexes)

@@ -16,17 +16,20 @@ from collections.abc import MutableMapping
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
+from uvicorn._ipc.control import Outcome
 from uvicorn._sockets import Address, Listener
+from uvicorn.supervisor.asked import Ledger
 from uvicorn.supervisor.events import PoolSpec
 from uvicorn.supervisor.listeners import Key, ListenerSet
 from uvicorn.supervisor.pool import NEVER, Stage, Worker
+from uvicorn.supervisor.state import State
 
 # The environment variable with the descriptor, and the one that marks a trial.
 HANDOVER_FD = "UVICORN_HANDOVER_FD"
 TRIAL = "UVICORN_UPGRADE_TRIAL"
 
 # Counted up when the content changes its meaning: a program that does not know the number adopts nothing.
-VERSION = 1
+VERSION = 2
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,6 +69,29 @@ class HandedListener:
 
 
 @dataclass(frozen=True, slots=True)
+class HandedControl:
+    """The control process as it is handed over.
+
+    Attributes:
+        pid: The process that runs, or 0.
+        channel_fd: Our end of its channel, or -1.
+        listeners: Address, descriptor and inode of each socket.
+        events: The last log lines.
+        since: When the service began; None where nobody says.
+    """
+
+    pid: int = 0
+    channel_fd: int = -1
+    listeners: list[dict[str, Any]] = field(default_factory=list)
+    events: list[dict[str, Any]] = field(default_factory=list)
+    since: float | None = None
+
+    def descriptors(self) -> list[int]:
+        own = [self.channel_fd] if self.channel_fd >= 0 else []
+        return own + [each["fd"] for each in self.listeners]
+
+
+@dataclass(frozen=True, slots=True)
 class Handover:
     """All that is handed over.
 
@@ -73,6 +99,9 @@ class Handover:
         generation: The last one that was used.
         size: How many workers were wanted.
         scoreboard_fd: The shared memory.
+        control: The control process.
+        asked: Who waits for the outcome of this upgrade.
+        reasons, outcomes: What there is to tell of restarts, reloads and upgrades before.
     """
 
     generation: int
@@ -80,6 +109,10 @@ class Handover:
     scoreboard_fd: int
     workers: list[HandedWorker] = field(default_factory=list)
     listeners: list[HandedListener] = field(default_factory=list)
+    control: HandedControl = field(default_factory=HandedControl)
+    asked: list[int] = field(default_factory=list)
+    reasons: dict[str, int] = field(default_factory=dict)
+    outcomes: dict[str, Outcome] = field(default_factory=dict)
     version: int = VERSION
 
     def descriptors(self) -> list[int]:
@@ -88,7 +121,13 @@ class Handover:
             self.scoreboard_fd,
             *(worker.channel_fd for worker in self.workers if worker.channel_fd >= 0),
             *(listener.fd for listener in self.listeners),
+            *self.control.descriptors(),
         ]
+
+    def ledger(self) -> Ledger:
+        """What was asked for and is still owed."""
+        waiting = {"upgrade": list(self.asked)} if self.asked else {}
+        return Ledger(waiting, reasons=self.reasons, outcomes=self.outcomes)
 
 
 def hand_worker(worker: Worker, row: int, channel_fd: int, listener_fds: list[int]) -> HandedWorker:
@@ -147,6 +186,27 @@ def take_listeners(handed: list[HandedListener]) -> ListenerSet:
     return taken
 
 
+def hand_over(
+    state: State,
+    scoreboard_fd: int,
+    workers: list[HandedWorker],
+    listeners: ListenerSet,
+    control: HandedControl,
+) -> Handover:
+    """All of it, as it is now."""
+    return Handover(
+        generation=state.last_generation,
+        size=state.size,
+        scoreboard_fd=scoreboard_fd,
+        workers=workers,
+        listeners=hand_listeners(listeners),
+        control=control,
+        asked=state.ledger.waiting.get("upgrade", []),
+        reasons=state.ledger.reasons,
+        outcomes=state.ledger.outcomes,
+    )
+
+
 def write(handover: Handover) -> int:
     """Write it down; return the descriptor."""
     if hasattr(os, "memfd_create"):
@@ -182,7 +242,15 @@ def read(environ: MutableMapping[str, str]) -> Handover | None:
 def _handover(data: dict[str, Any]) -> Handover:
     workers = [HandedWorker(**{**worker, "spec": PoolSpec(**worker["spec"])}) for worker in data["workers"]]
     listeners = [HandedListener(**listener) for listener in data["listeners"]]
-    return Handover(**{**data, "workers": workers, "listeners": listeners})
+    return Handover(
+        **{
+            **data,
+            "workers": workers,
+            "listeners": listeners,
+            "control": HandedControl(**data["control"]),
+            "outcomes": {name: Outcome(**each) for name, each in data["outcomes"].items()},
+        }
+    )
 
 
 def own_command() -> list[str]:

@@ -76,10 +76,28 @@ class HealthThread(threading.Thread):
             return
         poll = select.poll()
         poll.register(self._sender.sock.fileno(), select.POLLIN)
-        if poll.poll(seconds * 1000):
-            # The master never writes: what can be read is the end of the file.
+        if not poll.poll(seconds * 1000):
+            return
+        try:
+            asked = bool(self._sender.sock.recv(64))
+        except BlockingIOError:
+            return
+        except OSError:
+            asked = False
+        if asked:
+            self._sender.send(Kind.ANSWER, self._report_now())
+        else:
+            # The end of the file.
             self._orphaned = True
             self._on_orphaned()
+
+    def _report_now(self) -> str:
+        """Where the process is at this moment, stuck or not."""
+        if self._server is None:
+            return "".join(_threads())[:MAX_REPORT].rstrip()
+        late = time.monotonic() - self._row.seconds(Cell.LOOP_TICK)
+        head = f"Process {os.getpid()}; its event loop has last ticked {late:.1f} s ago.\n"
+        return stall_report(self._server, late, head)
 
     def _heed_master(self, server: Server) -> None:
         """What the master wants is in the row before it sends the signal, and the signal can get lost: what its handler
@@ -101,9 +119,9 @@ class HealthThread(threading.Thread):
             server.flush_access_log()
 
 
-def stall_report(server: Server, late: float) -> str:
+def stall_report(server: Server, late: float, head: str = "") -> str:
     """Where the process is stuck: every thread's stack, the requests in flight, the event loop's tasks."""
-    parts = [f"The event loop of process {os.getpid()} has not run for {late:.1f} s.\n"]
+    parts = [head or f"The event loop of process {os.getpid()} has not run for {late:.1f} s.\n"]
     for part in (_threads(), _requests(server), _tasks(server)):
         try:
             parts += part

@@ -19,6 +19,7 @@ from types import FrameType
 import psutil
 import setproctitle
 
+from uvicorn._ipc.channel import Kind
 from uvicorn._ipc.scoreboard import Cell
 from uvicorn._ipc.start import WorkerStart
 from uvicorn._logconfig import reopen_files
@@ -28,6 +29,8 @@ from uvicorn.server import Server
 from uvicorn.worker.health import HealthThread
 from uvicorn.worker.runtime import WorkerHooks, leave_as_orphan
 
+# More than this of a worker's complaint is cut.
+MAX_COMPLAINT = 500
 # What an orphan's children get between SIGTERM and SIGKILL.
 LEFTOVER_GRACE = 2.0
 
@@ -48,6 +51,9 @@ def main(start: WorkerStart) -> int:
         start.row, start.sender, start.healthcheck, lambda: leave_as_orphan(hooks, server), server
     )
     health.start()
+    complaint = _Complaint()
+    logger.addFilter(complaint)
+    hooks.on_ready.append(lambda: logger.removeFilter(complaint))
     if start.first:
         speak_once = _SpeakOnce(start.failure_token)
         logger.addFilter(speak_once)
@@ -55,6 +61,8 @@ def main(start: WorkerStart) -> int:
     code = STARTUP_FAILURE
     try:
         code = _serve(start, server, hooks)
+        if code == STARTUP_FAILURE and complaint.text:
+            start.sender.send(Kind.FAILED, complaint.text)
     finally:
         # Told to leave once more, it would leave its exit handlers half done.
         signal.signal(signal.SIGTERM, signal.SIG_IGN)
@@ -149,6 +157,28 @@ def _run_exit_handlers(wait_for_threads: bool) -> None:
         with contextlib.suppress(Exception):
             threading._shutdown()  # type: ignore[attr-defined] # noqa: SLF001 - waits for the application's threads
     atexit._run_exitfuncs()  # noqa: SLF001
+
+
+class _Complaint(logging.Filter):
+    """Keeps, in one line, the first error of a start: the master tells it to those who wait for the outcome.
+
+    Attributes:
+        text: That line; "" as long as there is none.
+    """
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.text = ""
+
+    def filter(self, record: logging.LogRecord) -> bool:
+        if record.levelno >= logging.ERROR and not self.text:
+            exc = record.exc_info[1] if record.exc_info else None
+            text = f"{type(exc).__name__}: {exc}" if exc is not None else record.getMessage()
+            # Of a traceback that comes as text the last line says what it is; of an exception's text the first.
+            lines = [line.strip() for line in text.splitlines() if line.strip()]
+            if lines:
+                self.text = lines[0 if exc is not None else -1][:MAX_COMPLAINT]
+        return True
 
 
 def _end_children() -> None:

@@ -14,7 +14,7 @@ from typing import Any
 import psutil
 
 from uvicorn._ipc.channel import Kind
-from uvicorn._ipc.scoreboard import Cell, Drain
+from uvicorn._ipc.scoreboard import RESPONSES, Cell, Drain
 from uvicorn._ipc.start import WorkerStart
 from uvicorn._tuning import freeze_heap
 from uvicorn.server import TICK, Server, ServerHooks
@@ -41,6 +41,8 @@ class WorkerHooks(ServerHooks):
         self._set_title = set_title
         self.channel_ended = False
         self._limits: Limits | None = None
+        # Of this process, since workers are forked before this is made.
+        self._process = psutil.Process()
         self._gates: list[GatedAcceptor] = []
         self._looked_at = 0.0
         self._ended = 0  # connections since then
@@ -121,7 +123,7 @@ class WorkerHooks(ServerHooks):
             return
         reason = limits.expired(now)
         if reason is None and limits.wants_sample(now):
-            reason = limits.sample(now, psutil.Process().memory_info().rss)
+            reason = limits.sample(now, self._row[Cell.RSS])
             if limits.useless:  # no sample is wanted after this one
                 logger.warning("limit_worker_memory is below what a fresh worker uses: it is not applied.")
         if reason is not None:
@@ -151,6 +153,12 @@ class WorkerHooks(ServerHooks):
         row[Cell.CONNECTIONS] = len(state.connections)
         row[Cell.REQUESTS] = state.total_requests
         row[Cell.IN_FLIGHT] = len(state.tasks)
+        for i, cell in enumerate(RESPONSES, 1):
+            row[cell] = sum(state.statuses[100 * i : 100 * i + 100])
+        row[Cell.WEBSOCKETS] = state.websockets
+        row[Cell.LOOP_LAG] = int(server.lag * 1_000_000)
+        row[Cell.CPU] = time.process_time_ns() // 1000
+        row[Cell.RSS] = self._process.memory_info().rss
 
     def request_limit_reached(self, server: Server, limit: int) -> None:
         logger.warning("Maximum request limit of %d exceeded. Terminating process.", limit)

@@ -2191,6 +2191,15 @@ def test_requests_are_counted_when_they_are_answered(protocol_class: Any) -> Non
     assert (state.total_requests, reached) == (3, [2])
 
 
+def test_responses_are_counted_by_their_status(protocol_class: Any) -> None:
+    state = ServerState()
+    protocol = connect(protocol_class, Answer(), state=state)
+    protocol.data_received(GET * 3)
+    run(protocol)
+    connect(protocol_class, Answer(), state=state).data_received(b"GARBAGE\r\n\r\n")
+    assert {status: count for status, count in enumerate(state.statuses) if count} == {200: 3, 400: 1}
+
+
 def test_refused_requests_are_not_counted(protocol_class: Any) -> None:
     protocol = connect(protocol_class, Answer())
     protocol.data_received(b"GARBAGE\r\n\r\n")

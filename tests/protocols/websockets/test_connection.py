@@ -110,7 +110,9 @@ def test_upgrade_reaches_the_application_and_is_answered(http: Any, ws: Any, byt
         assert read_frames(peer.transport.take()) == [Sent(TEXT, b"abab"), closed(4000, "done")]
         peer.websocket.data_received(close_frame(4000))
         assert peer.transport.closed
+        assert (peer.state.websockets, peer.state.statuses[101]) == (1, 1)
         peer.websocket.connection_lost(None)
+        assert peer.state.websockets == 0
         assert peer.state.connections == set()
         assert peer.state.tasks == set()
         assert peer.state.total_requests == 1

@@ -429,6 +429,7 @@ class HTTPConnection(asyncio.Protocol):
     def _write_refusal(self, refused: Refused) -> None:
         if self._lingering or self.transport.is_closing():
             return
+        self.server_state.statuses[refused.status] += 1
         self.transport.write(
             refusal(refused.status, self.context.default_lines(), title_case=self.title_case)
         )

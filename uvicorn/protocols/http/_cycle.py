@@ -291,6 +291,7 @@ class RequestCycle:
         )
         self.stage = STARTED
         self._expects_continue = False
+        context.state.statuses[status] += 1
         if connection.access is not None:
             connection.access.log(self.scope, status)
         # ASGI lets the head wait for the first piece of the body; not longer, though, than a turn of the event loop:

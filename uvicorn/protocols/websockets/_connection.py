@@ -75,6 +75,7 @@ class WebSocketConnection(TakesUpgrade):
 
     __slots__ = (
         "_closing",
+        "_counted",
         "_denial_left",
         "_denial_mode",
         "_engine",
@@ -130,6 +131,7 @@ class WebSocketConnection(TakesUpgrade):
         self._keepalive = KeepAlive(config.ws_ping_interval, config.ws_ping_timeout)
         self._held = b""  # bytes that wait until the application has taken messages, or has accepted
         self._denial_mode = NONE  # how the body of the application's own HTTP response goes
+        self._counted = False  # among the open ones
         self._denial_left = 0  # how much of it is to come, where it has a length
         self._closing = False  # a close frame has gone out, or the transport is closing
 
@@ -152,6 +154,9 @@ class WebSocketConnection(TakesUpgrade):
         if session is not None:
             before = session.state in (HANDSHAKE, DENYING)
             session.disconnected(ABNORMAL_CLOSURE, None if before else "")
+        if self._counted:
+            self._counted = False
+            self.server_state.websockets -= 1
         self.server_state.drop_connection(self)
 
     def eof_received(self) -> None:
@@ -284,10 +289,13 @@ class WebSocketConnection(TakesUpgrade):
                 self._handshake, self._engine.extensions, subprotocol, self.context.default_lines(), fields
             )
         )
+        self.server_state.statuses[101] += 1
         self.log_handshake("[accepted]")
 
     def opened(self) -> None:
         """The session is open: keep-alive begins, and what came early is read."""
+        self._counted = True
+        self.server_state.websockets += 1
         self._keepalive.start(self.server_state.now)
         self.deadline = self._keepalive.deadline
         if self.server_state.draining:
@@ -298,6 +306,7 @@ class WebSocketConnection(TakesUpgrade):
 
     def refuse(self, status: int) -> None:
         """Answer the handshake with a response of our own."""
+        self.server_state.statuses[status] += 1
         if status == 500:
             body = b"Internal Server Error"
         else:
@@ -332,6 +341,7 @@ class WebSocketConnection(TakesUpgrade):
         """
         if denial is not None:
             status, headers = denial
+            self.server_state.statuses[status] += 1
             names = {name.lower() for name, _ in headers}
             bodiless = status in (204, 304)
             if not more and not bodiless and not names & {b"content-length", b"transfer-encoding"}:
@@ -358,6 +368,7 @@ class WebSocketConnection(TakesUpgrade):
         self._closing = True
         self._held = b""
         version_line = b"sec-websocket-version: 13\r\n" if exc.version else b""
+        self.server_state.statuses[426 if exc.version and not self.explains_refusals else 400] += 1
         self.logger.warning("Invalid WebSocket handshake received. (%s)", exc.text)
         if self.explains_refusals:
             body, status_line = (

@@ -1,0 +1,71 @@
+"""The health thread's answer when the master asks where the worker is."""
+
+from __future__ import annotations
+
+import os
+import sys
+import time
+from collections.abc import Iterator
+
+import pytest
+
+from uvicorn._ipc.channel import Kind, Message, Receiver, Sender, ask_for_report, channel_pair
+from uvicorn._ipc.scoreboard import Cell, Scoreboard
+from uvicorn.config import Config
+from uvicorn.server import Server
+from uvicorn.worker.health import HealthThread
+
+pytestmark = pytest.mark.skipif(sys.platform == "win32", reason="needs UNIX sockets")
+
+Asked = tuple[HealthThread, Receiver, list[str]]
+
+
+@pytest.fixture(params=["with a server", "with something else that serves"])
+def asked(request: pytest.FixtureRequest) -> Iterator[Asked]:
+    """A health thread that does not run, the master's end of its channel, and whether it thinks itself an orphan."""
+    scoreboard = Scoreboard()
+    row = scoreboard.take()
+    row[Cell.LOOP_TICK] = int((time.monotonic() - 8) * 1_000_000)
+    ours, theirs = channel_pair()
+    orphaned: list[str] = []
+    server = Server(Config("a:b", log_config=None)) if request.param == "with a server" else None
+    with ours, theirs:
+        yield (
+            HealthThread(row, Sender(theirs), 5, lambda: orphaned.append("orphan"), server),
+            Receiver(ours),
+            orphaned,
+        )
+    os.close(scoreboard.fd)
+
+
+def test_it_is_answered_once_however_often_it_was_asked(asked: Asked) -> None:
+    health, receiver, orphaned = asked
+    for _ in range(3):
+        ask_for_report(receiver)
+    health.listen(10)
+    (message,), is_open = receiver.receive()
+    assert is_open
+    assert message.kind is Kind.ANSWER
+    if health._server is not None:
+        assert message.text.startswith(f"Process {os.getpid()}; its event loop has last ticked 8.")
+        assert "Requests in flight: 0" in message.text
+    health.listen(0)
+    assert receiver.receive() == ([], True)
+    assert orphaned == []
+
+
+def test_the_end_of_the_master_is_still_the_end(asked: Asked) -> None:
+    health, receiver, orphaned = asked
+    ask_for_report(receiver)
+    receiver.sock.close()
+    ask_for_report(receiver)
+    ask_for_report(None)
+    health.listen(10)
+    health.listen(10)
+    assert orphaned == ["orphan"]
+
+
+def test_a_message_says_what_it_is(asked: Asked) -> None:
+    health, receiver, _ = asked
+    health._sender.send(Kind.ANSWER, "line 7")
+    assert receiver.receive() == ([Message(Kind.ANSWER, "line 7")], True)

@@ -1,0 +1,365 @@
+"""The master's end of the control process: forked, heard, told, and forked again when it dies.
+
+It is no worker and is never counted as one: nothing that it does, or does not do, keeps the master from serving. Its
+listening sockets are held here, so that whoever connects while it is replaced, after a crash or an upgrade, waits in
+their queue instead of being refused. It decides nothing about workers: commands become events of the machine.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import signal
+import socket
+from collections import deque
+from collections.abc import Callable
+from dataclasses import asdict, replace
+from typing import assert_never
+
+from uvicorn._ipc.control import (
+    Answer,
+    Command,
+    ControlMain,
+    ControlStart,
+    Happening,
+    MasterEnd,
+    Snapshot,
+    Verb,
+    WorkerView,
+)
+from uvicorn._ipc.scoreboard import Scoreboard
+from uvicorn._sockets import Address, BindError, Listener, open_listener, open_private, url_of
+from uvicorn.supervisor import events, policy
+from uvicorn.supervisor.events import Event
+from uvicorn.supervisor.host import ChildExit, Host
+from uvicorn.supervisor.plan import ControlPlan
+from uvicorn.supervisor.pool import NEVER
+from uvicorn.supervisor.signals import reset_in_child
+from uvicorn.supervisor.state import State
+from uvicorn.supervisor.upgrade import HandedControl
+
+# So many of the last log lines are kept for those who look.
+EVENTS_KEPT = 50
+# What is longer is cut: a report belongs into the log.
+MAX_EVENT = 500
+BACKLOG = 64
+# At the end of the service, from SIGTERM to SIGKILL.
+END_GRACE = 3.0
+
+logger = logging.getLogger("uvicorn.error")
+
+
+class ControlPost:
+    """The control process as the master sees it; all of it does nothing where none is wanted.
+
+    Args:
+        plan: What was asked for, or None.
+        main: What the process runs.
+        host: The operating system.
+        title: The application's name.
+    """
+
+    def __init__(self, plan: ControlPlan | None, main: ControlMain | None, host: Host, title: str) -> None:
+        self._plan = plan if main is not None else None
+        self._main = main
+        self._host = host
+        self._title = title
+        self._listeners: dict[Address, Listener] = {}
+        self._end: MasterEnd | None = None
+        self._pid = 0
+        self._leaving: set[int] = set()
+        self._outdated = False
+        self._failures = 0
+        self._started_at = 0.0
+        self._due = NEVER
+        self._service_since = 0.0
+        self._number = 0
+        self._events: deque[Happening] = deque(maxlen=EVENTS_KEPT)
+        self._published: Snapshot | None = None
+
+    # --- sockets -----------------------------------------------------------------------------
+
+    def open(self, handed: HandedControl | None = None) -> None:
+        """Open what is not there yet, and let the process be started.
+
+        Args:
+            handed: What the program before has handed over. Its process stays until it has told the outcome.
+
+        Raises:
+            BindError: At the start of the service `admin` cannot be had. Without the control socket it starts all the
+                same: that one may have been asked for by nobody but systemd's RUNTIME_DIRECTORY. After an upgrade
+                workers serve already, and go on.
+        """
+        self._service_since = self._host.now()
+        if handed is not None:
+            self._take(handed)
+        plan = self._plan
+        wanted = [address for address in (plan.socket, plan.admin) if address is not None] if plan else []
+        for address in [each for each in self._listeners if each not in wanted]:
+            self._listeners.pop(address).close()
+        for address in wanted:
+            if address not in self._listeners:
+                self._open(address, may_fail=handed is not None or address.kind == "unix")
+        if self._listeners:
+            self._due = 0.0
+
+    def _open(self, address: Address, may_fail: bool) -> None:
+        try:
+            if address.kind == "unix":
+                self._listeners[address] = open_private(address, BACKLOG)
+            else:
+                self._listeners[address] = open_listener(address, BACKLOG)
+        except BindError as exc:
+            if not may_fail:
+                raise
+            what = "control socket" if address.kind == "unix" else "admin address"
+            logger.warning("No %s: %s", what, exc)
+
+    def _take(self, handed: HandedControl) -> None:
+        for each in handed.listeners:
+            address = Address(**each["address"])
+            sock = socket.socket(fileno=each["fd"])
+            inode = (each["inode"][0], each["inode"][1]) if each["inode"] else None
+            self._listeners[address] = Listener(sock, address, True, inode)
+        self._events.extend(Happening(**each) for each in handed.events)
+        if handed.since is not None:
+            self._service_since = handed.since
+        self._number = max((each.number for each in self._events), default=0)
+        self._pid = handed.pid
+        self._outdated = bool(handed.pid)
+        if handed.channel_fd >= 0:
+            os.set_inheritable(handed.channel_fd, False)
+            self._end = MasterEnd(socket.socket(fileno=handed.channel_fd))
+
+    def hand(self) -> HandedControl:
+        return HandedControl(
+            self._pid,
+            self._end.sock.fileno() if self._end is not None else -1,
+            [
+                {
+                    "address": asdict(address),
+                    "fd": listener.sock.fileno(),
+                    "inode": list(listener.inode) if listener.inode else None,
+                }
+                for address, listener in self._listeners.items()
+            ],
+            [asdict(each) for each in self._events],
+            self._service_since,
+        )
+
+    def close_in_child(self) -> None:
+        """In a worker: none of this is its own."""
+        if self._end is not None:
+            self._end.sock.close()
+        for listener in self._listeners.values():
+            listener.sock.close()
+
+    # --- the process -------------------------------------------------------------------------
+
+    def fds(self) -> list[int]:
+        return [self._end.sock.fileno()] if self._end is not None else []
+
+    def deadline(self) -> float:
+        """When `work` has something to do."""
+        return self._due if self._listeners and not self._pid else NEVER
+
+    def work(self, state: State, scoreboard: Scoreboard, let_go: Callable[[], None]) -> None:
+        """Start the process where there is none and it is time.
+
+        Args:
+            let_go: Called in the new process: closes what is the master's.
+        """
+        if self._outdated and self._pid and not (state.rolling or state.reload is not None):
+            # It has told the outcome of the upgrade; the next one is of the new program.
+            self._leaving.add(self._pid)
+            self._host.signal(self._pid, signal.SIGTERM)
+            self._forget()
+            self._due = 0.0
+        if not self._pid and self._listeners and self._host.now() >= self._due:
+            self._spawn(scoreboard, let_go)
+
+    def _spawn(self, scoreboard: Scoreboard, let_go: Callable[[], None]) -> None:
+        assert self._plan is not None
+        main = self._main
+        assert main is not None
+        ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_STREAM)
+        ours.setblocking(False)
+        theirs.setblocking(False)
+        start = ControlStart(
+            channel=theirs,
+            scoreboard=scoreboard,
+            control=next(
+                (each.sock for each in self._listeners.values() if each.address.kind == "unix"), None
+            ),
+            admin=[each.sock for each in self._listeners.values() if each.address.kind != "unix"],
+            read_only=self._plan.read_only,
+            owner=os.geteuid(),
+            master_pid=os.getpid(),
+            title=self._title,
+        )
+
+        def child() -> int:
+            reset_in_child()
+            ours.close()
+            let_go()
+            for listener in self._listeners.values():
+                listener.sock.set_inheritable(False)
+            return main(start)
+
+        self._started_at = self._host.now()
+        try:
+            self._pid = self._host.fork(child)
+        except OSError as exc:
+            ours.close()
+            self._later(f"The control process could not be started: {exc.strerror or exc}.")
+            return
+        finally:
+            theirs.close()
+        self._outdated = False
+        self._end = MasterEnd(ours)
+        self._published = None
+        where = " and ".join(url_of(each.sock, False) for each in self._listeners.values())
+        logger.info("Control process [%d] answers on %s", self._pid, where)
+
+    def _later(self, why: str) -> None:
+        """Try again after a while."""
+        if self._host.now() - self._started_at >= policy.STABLE_AFTER:
+            self._failures = 0
+        self._failures += 1
+        delay = policy.backoff(self._failures, self._host.random())
+        self._due = self._host.now() + delay
+        text = f"{why} Next start in {delay:.1f} s; workers are not affected."
+        logger.warning("%s", text)
+        self.note(text, logging.WARNING)
+
+    def reaped(self, gone: ChildExit) -> bool:
+        """A child has ended; whether it was ours."""
+        if gone.pid in self._leaving:
+            self._leaving.discard(gone.pid)
+            return True
+        if gone.pid != self._pid:
+            return False
+        pid = self._pid
+        self._forget()
+        self._later(f"Control process [{pid}] ended: {policy.exit_in_words(gone.code)}.")
+        return True
+
+    def _forget(self) -> None:
+        self._pid = 0
+        if self._end is not None:
+            self._end.flush()
+            self._end.sock.close()
+            self._end = None
+
+    def reopen_logs(self) -> None:
+        if self._pid:
+            self._host.signal(self._pid, signal.SIGUSR1)
+
+    def end(self) -> None:
+        """The service has ended: the process leaves, the sockets close."""
+        deadline = self._host.now() + END_GRACE
+        living = {self._pid, *self._leaving} - {0}
+        self._forget()
+        for pid in living:
+            self._host.signal(pid, signal.SIGTERM)
+        while living:
+            living -= {gone.pid for gone in self._host.reap()}
+            left = deadline - self._host.now()
+            if left <= 0:
+                for pid in living:
+                    self._host.signal(pid, signal.SIGKILL)
+                break
+            if living:
+                self._host.wait([], min(left, 0.02))
+        for listener in self._listeners.values():
+            listener.stop_accepting()
+        self._listeners = {}
+
+    # --- what is said ------------------------------------------------------------------------
+
+    def hear(self) -> list[Event]:
+        """The commands that have come."""
+        if self._end is None:
+            return []
+        commands, is_open = self._end.receive()
+        if not is_open:
+            self._end.sock.close()
+            self._end = None
+        return [event_of(command) for command in commands]
+
+    def note(self, text: str, level: int) -> None:
+        """The master has logged something."""
+        self._number += 1
+        self._events.append(Happening(self._number, self._host.now(), level, text[:MAX_EVENT]))
+
+    def answer(self, number: int, ok: bool, text: str) -> None:
+        if self._end is not None:
+            self._end.answer(Answer(number, ok, text))
+
+    def publish(self, state: State, rows: dict[int, int]) -> None:
+        """Tell how things are, where they have changed, and send what has not gone before.
+
+        Args:
+            rows: Each worker's row of the scoreboard.
+        """
+        if self._end is None:
+            return
+        snapshot = self._snapshot(state, rows)
+        if snapshot != self._published:
+            self._published = snapshot
+            self._end.publish(snapshot)
+        self._end.flush()
+
+    def _snapshot(self, state: State, rows: dict[int, int]) -> Snapshot:
+        ledger = state.ledger
+        return Snapshot(
+            pid=os.getpid(),
+            title=self._title,
+            started_at=self._service_since,
+            phase=state.phase.value,
+            generation=state.generation,
+            wanted=state.wanted,
+            ever_ready=state.ever_ready,
+            paused=state.paused,
+            reloading=state.reload is not None or state.rolling,
+            workers=[
+                WorkerView(
+                    worker.slot,
+                    worker.wid,
+                    worker.pid,
+                    worker.generation,
+                    worker.stage.value,
+                    worker.since,
+                    worker.ready_at,
+                    worker.retiring,
+                    rows[worker.wid],
+                )
+                for worker in state.pool
+                if worker.pid is not None and worker.wid in rows
+            ],
+            restarts=dict(ledger.reasons),
+            outcomes={name: replace(outcome) for name, outcome in ledger.outcomes.items()},
+            events=list(self._events),
+        )
+
+
+def event_of(command: Command) -> Event:
+    """What a command means to the machine."""
+    number, argument = command.number, command.argument
+    match command.verb:
+        case Verb.RELOAD:
+            return events.ReloadRequested(number)
+        case Verb.SCALE:
+            return events.ResizeRequested(argument, number)
+        case Verb.RESTART:
+            return events.RestartRequested(argument, number)
+        case Verb.DUMP:
+            return events.DumpRequested(argument, number)
+        case Verb.REOPEN_LOGS:
+            return events.ReopenRequested(number)
+        case Verb.UPGRADE:
+            return events.UpgradeRequested(number)
+        case Verb.STOP:
+            return events.StopRequested("STOP", number)
+        case _:
+            assert_never(command.verb)

@@ -1,0 +1,60 @@
+"""What the master's loop keeps of each worker besides what the machine knows: its row, its channel, its sockets."""
+
+from __future__ import annotations
+
+import os
+import socket
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+
+from uvicorn._ipc.channel import Receiver
+from uvicorn._ipc.scoreboard import Row, Scoreboard
+from uvicorn.supervisor.listeners import ListenerSet
+from uvicorn.supervisor.pool import Worker
+from uvicorn.supervisor.upgrade import HandedWorker, hand_worker
+
+
+@dataclass(slots=True)
+class Link:
+    """One worker.
+
+    Attributes:
+        receiver: Our end of its channel; None where that is closed.
+        sockets: What it accepts on; None for a socket that the program before had closed.
+    """
+
+    row: Row
+    receiver: Receiver | None
+    sockets: Sequence[socket.socket | None]
+    pid: int
+
+
+def hand_links(workers: Iterable[Worker], links: Mapping[int, Link]) -> list[HandedWorker]:
+    """All workers as they are handed over an exec."""
+    return [
+        hand_worker(
+            worker,
+            link.row.index,
+            link.receiver.sock.fileno() if link.receiver is not None else -1,
+            [-1 if sock is None else sock.fileno() for sock in link.sockets],
+        )
+        for worker in workers
+        if (link := links.get(worker.wid)) is not None
+    ]
+
+
+def take_links(
+    workers: Iterable[HandedWorker], scoreboard: Scoreboard, listeners: ListenerSet
+) -> dict[int, Link]:
+    """The links to workers that were handed over."""
+    sockets = {listener.sock.fileno(): listener.sock for listener in listeners.held.values()}
+    links = {}
+    for handed in workers:
+        receiver = None
+        if handed.channel_fd >= 0:
+            receiver = Receiver(socket.socket(fileno=handed.channel_fd))
+            os.set_inheritable(handed.channel_fd, False)
+        row = scoreboard.claim(handed.row, clear=False)
+        serves_on = [sockets.get(fd) for fd in handed.listener_fds]
+        links[handed.wid] = Link(row, receiver, serves_on, handed.pid)
+    return links
