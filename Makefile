@@ -33,7 +33,7 @@ $(BIN)/python:
 
 $(VENV)/.serve: $(BIN)/python pyproject.toml
 	@echo "Installing uvicorn with its standard extras, and what the example needs ..."
-	@$(PIP) install --editable '.[standard]' --group example
+	@$(PIP) install --editable '.[standard,metrics]' --group example
 	@touch $@
 
 $(VENV)/.test: $(BIN)/python pyproject.toml
@@ -49,9 +49,11 @@ $(VENV)/.check: $(VENV)/.test
 serve: $(VENV)/.serve
 	@echo
 	@echo "  The application    http://127.0.0.1:8000/"
-	@echo "  Reload             kill -HUP \$$(pgrep -f 'uvicorn: master')     after a change in examples/"
+	@echo "  Status             http://127.0.0.1:8001/ for people, /status.json and /readyz for programs"
+	@echo "  Reload             kill -HUP \$$(pgrep -f 'uvicorn: master')     after a change in examples/; or, to be told"
+	@echo "                     how it ended: .venv/bin/uvicornctl --socket uvicorn.sock reload"
 	@echo "  One worker more    kill -TTIN \$$(pgrep -f 'uvicorn: master')"
-	@echo "  Status             ps -eo pid,etime,args | grep '[u]vicorn: '"
+	@echo "  Live table         .venv/bin/uvicornctl --socket uvicorn.sock top"
 	@echo "  Settings           examples/uvicorn.yaml; all of them: .venv/bin/uvicorn --help"
 	@echo "  Stop               Ctrl-C"
 	@echo

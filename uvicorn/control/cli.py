@@ -29,7 +29,13 @@ SOCKET_NAME = "uvicorn.ctl"
 
 _OPTIONS = (
     click.option("--json", "as_json", is_flag=True, help="Answer with JSON."),
-    click.option("--socket", "path", metavar="PATH", help="The control socket. [$UVICORN_CONTROL_SOCKET]"),
+    click.option(
+        "--socket",
+        "--control-socket",
+        "path",
+        metavar="PATH",
+        help="The control socket. [$UVICORN_CONTROL_SOCKET]",
+    ),
     click.option("--timeout", type=float, metavar="SECONDS", help="Wait this long for the answer."),
 )
 
