@@ -24,7 +24,7 @@ from uvicorn._ipc.scoreboard import Cell, Drain
 from uvicorn._sockets import Address, BindError
 from uvicorn.supervisor import upgrade
 from uvicorn.supervisor.listeners import Key, ListenerSet
-from uvicorn.supervisor.plan import PlanRejected
+from uvicorn.supervisor.plan import ControlPlan, PlanRejected
 from uvicorn.supervisor.upgrade import HANDOVER_FD, TRIAL, Handover
 
 pytestmark = pytest.mark.skipif(sys.platform == "win32", reason="needs processes and UNIX sockets")
@@ -639,7 +639,7 @@ def test_hup_rolls_all_workers() -> None:
     ("error", "words"),
     [
         (PlanRejected("a.yaml:1: x: no such setting"), "a.yaml:1: x: no such setting"),
-        (BindError("cannot bind to 127.0.0.1:1: no."), "cannot bind to 127.0.0.1:1: no."),
+        (BindError("cannot bind to 127.0.0.1:1: no."), "cannot bind to 127.0.0.1:1: no"),
         (
             FileNotFoundError(2, "No such file or directory"),
             "FileNotFoundError: [Errno 2] No such file or directory",
@@ -797,6 +797,32 @@ def test_who_drains_already_hears_of_the_end_of_the_service() -> None:
     assert rig.run() == 0
     assert final == [Drain.FINAL, Drain.FINAL]
     assert [worker.told(TERM) for worker in rig.workers] == [1, 2]
+
+
+@on_linux
+def test_reuse_port_cannot_change_on_an_address_that_stays() -> None:
+    rig = Rig(size=1)
+    rig.reloads = [plan_of(size=1, reuse_port=True)]
+    rig.send(1, HUP)
+    assert rig.run() == 0
+    assert (
+        rig.logged(
+            "Reload failed, the settings cannot be used: reuse_port: cannot be changed while 127.0.0.1:0 stays in use; "
+            "start the service anew. Generation 1 goes on unchanged."
+        )
+        == 1
+    )
+
+
+def test_a_reload_says_that_control_stays_as_it_was(tmp_path: Path) -> None:
+    rig = Rig(size=1)
+    changed = replace(rig.plan, control=ControlPlan(Address("unix", name=str(tmp_path / "c")), None))
+    rig.reloads = [changed, changed, rig.plan]
+    for at in (1, 3, 5):
+        rig.send(at, HUP)
+    assert rig.run() == 0
+    assert rig.logged("control_socket, control_read_only and admin stay as they were") == 2
+    assert rig.logged("Reload complete") == 3
 
 
 # --- sockets for each slot ---------------------------------------------------------------------

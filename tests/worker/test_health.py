@@ -20,7 +20,7 @@ from uvicorn._ipc.scoreboard import Cell, Drain, microseconds
 from uvicorn.config import Config
 from uvicorn.server import Server
 from uvicorn.worker import health
-from uvicorn.worker.health import MAX_REPORT, HealthThread, stall_report
+from uvicorn.worker.health import MAX_REPORT, TASK_FRAMES, HealthThread, stall_report
 
 LIMIT = 20  # seconds after which a test has hung
 
@@ -282,8 +282,30 @@ def test_the_report_lists_the_tasks_of_the_event_loop() -> None:
     assert match is not None
     listed = text[match.end() :]
     assert "  the server\n" in listed
-    assert re.search(r'server\.py", line \d+, in serve\n', listed)
-    assert len(re.findall(r"^  \S.*\n(?:Stack for|No stack for)", listed, re.MULTILINE)) == int(match[1])
+    # The server's own task, down to what it waits in.
+    assert re.search(r'  the server\n(    File .*\n)*    File ".*server\.py", line \d+, in _pause\n', listed)
+    assert len(re.findall(r"^  \S", listed, re.MULTILINE)) == int(match[1])
+
+
+def test_of_a_task_the_innermost_frames_are_shown(rig: Rig) -> None:
+    async def deep(levels: int) -> None:
+        if levels:
+            await deep(levels - 1)
+        else:
+            await asyncio.Event().wait()
+
+    async def main() -> str:
+        assert rig.server is not None
+        rig.server._loop = asyncio.get_running_loop()
+        task = asyncio.create_task(deep(20), name="the deep one")
+        await asyncio.sleep(0)
+        text = stall_report(rig.server, 6)
+        task.cancel()
+        return text
+
+    text = asyncio.run(main())
+    shown = text[text.index("the deep one") :].splitlines()[1 : 1 + TASK_FRAMES]
+    assert [line.rpartition(" ")[2] for line in shown] == ["deep"] * (TASK_FRAMES - 1) + ["wait"]
 
 
 class Connection:

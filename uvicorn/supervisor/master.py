@@ -12,6 +12,7 @@ import os
 import signal
 import socket
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from typing import assert_never
 
 from uvicorn._ipc.channel import Kind, Message, Receiver, Sender, ask_for_report, channel_pair
@@ -425,6 +426,9 @@ class Master:
     def _load_settings(self, generation: int) -> Event:
         try:
             plan = self._reload()
+            for text in self.plan.check_change(plan):
+                logger.warning("%s", text)
+            plan = replace(plan, control=self.plan.control)
             self._listeners.open(plan, plan.announce)
         except (PlanRejected, BindError) as exc:
             self._put_back()

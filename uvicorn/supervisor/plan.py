@@ -57,3 +57,20 @@ class Plan:
     announce: Callable[[socket.socket], None]
     apply: Callable[[], None]
     control: ControlPlan | None = None
+
+    def check_change(self, new: Plan) -> list[str]:
+        """What of a new plan a reload cannot bring about: texts for the log.
+
+        Raises:
+            PlanRejected: The new plan cannot be used while this one runs.
+        """
+        kept = {address for address in self.addresses if address.kind == "tcp"} & set(new.addresses)
+        if new.reuse_port != self.reuse_port and kept:
+            raise PlanRejected(
+                f"reuse_port: cannot be changed while {min(map(str, kept))} stays in use; start the service anew"
+            )
+        if new.control != self.control:
+            return [
+                "control_socket, control_read_only and admin stay as they were until a start or an upgrade."
+            ]
+        return []

@@ -189,7 +189,7 @@ def abandon_reload(state: State, why: str, complaint: str = "") -> None:
     """The new generation has not proved itself: everything stays as it is."""
     reload, state.reload = state.reload, None
     assert reload is not None
-    text = f"Reload failed, {why}. Generation {state.generation} goes on unchanged."
+    text = f"Reload failed, {why.rstrip('.')}. Generation {state.generation} goes on unchanged."
     state.log(text, logging.ERROR)
     state.end("reload", False, text + quoted(complaint))
     state.act(Abandon(reload.generation))

@@ -8,7 +8,6 @@ goes on, the process is. The thread also waits on the master's channel, whose en
 from __future__ import annotations
 
 import asyncio
-import io
 import os
 import select
 import sys
@@ -16,6 +15,7 @@ import threading
 import time
 import traceback
 from collections.abc import Callable, Iterable
+from typing import Any
 
 from uvicorn._ipc.channel import Kind, Sender
 from uvicorn._ipc.scoreboard import Cell, Row
@@ -23,6 +23,10 @@ from uvicorn.server import Server
 
 # More of a report than this is of no use to anybody.
 MAX_REPORT = 32_768
+# Of a task that waits, the innermost frames: the outer ones are the framework's. A chain of more than so many is not
+# followed to its end.
+TASK_FRAMES = 5
+MAX_FRAMES = 200
 
 
 class HealthThread(threading.Thread):
@@ -167,6 +171,19 @@ def _tasks(server: Server) -> Iterable[str]:
         return
     yield f"Tasks: {len(tasks)}\n"
     for task in tasks:
-        stack = io.StringIO()
-        task.print_stack(limit=5, file=stack)
-        yield f"  {task.get_name()}\n{stack.getvalue()}"
+        yield f"  {task.get_name()}\n"
+        yield from _waits_at(task.get_coro())
+
+
+def _waits_at(awaited: Any) -> Iterable[str]:
+    """Where a task stands: its own frame, and those that it waits in. `Task.print_stack` knows only the first."""
+    frames: list[str] = []
+    while awaited is not None and len(frames) < MAX_FRAMES:
+        frame = getattr(awaited, "cr_frame", None) or getattr(awaited, "gi_frame", None)
+        if frame is None:
+            break
+        frames.append(
+            f'    File "{frame.f_code.co_filename}", line {frame.f_lineno}, in {frame.f_code.co_name}\n'
+        )
+        awaited = getattr(awaited, "cr_await", None) or getattr(awaited, "gi_yieldfrom", None)
+    yield from frames[-TASK_FRAMES:]
