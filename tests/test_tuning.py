@@ -9,10 +9,10 @@ from uvicorn._tuning import THRESHOLD, freeze_heap
 
 def test_heap_is_frozen_and_collected_less_often() -> None:
     before = gc.get_threshold()
-    assert gc.get_freeze_count() == 0
+    frozen = gc.get_freeze_count()  # on some interpreters never 0 again once it was not
     try:
         freeze_heap()
-        assert gc.get_freeze_count() > 0
+        assert gc.get_freeze_count() > frozen
         assert gc.get_threshold() == (THRESHOLD, *before[1:])
     finally:
         gc.unfreeze()

@@ -283,7 +283,9 @@ def test_the_report_lists_the_tasks_of_the_event_loop() -> None:
     listed = text[match.end() :]
     assert "  the server\n" in listed
     # The server's own task, down to what it waits in.
-    assert re.search(r'  the server\n(    File .*\n)*    File ".*server\.py", line \d+, in _pause\n', listed)
+    assert re.search(
+        r'  the server\n(    File .*\n)*    File ".*server\.py", line \d+, in _pause$', listed, re.MULTILINE
+    )
     assert len(re.findall(r"^  \S", listed, re.MULTILINE)) == int(match[1])
 
 
