@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import errno
 import os
 import socket
 import sys
@@ -63,3 +64,38 @@ def test_root_and_the_owner_are_let_in_and_others_are_told_why_not(
     data = asyncio.run(connected(tmp_path / "s", 4711))
     assert data == (repr({PEER: uid}).encode() if let_in else refusal(uid))
     assert data.startswith(b"HTTP/1.1 403 Forbidden\r\n") is not let_in
+
+
+def test_without_descriptors_accepting_pauses_and_goes_on(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("uvicorn.control.accept.SHORTAGE_PAUSE", 0.05)
+    tried: list[int] = []
+
+    class Poor(socket.socket):
+        def accept(self) -> Any:
+            tried.append(len(tried))
+            if len(tried) < 3:
+                raise OSError(errno.EMFILE, "Too many open files")
+            return super().accept()
+
+    async def scenario() -> bytes:
+        with Poor(socket.AF_UNIX) as sock:
+            sock.bind(str(tmp_path / "s"))
+            sock.listen()
+            acceptor = PeerAcceptor(asyncio.get_running_loop(), sock, Protocol, os.getuid())
+            reader, writer = await asyncio.open_unix_connection(str(tmp_path / "s"))
+            await asyncio.sleep(0.02)
+            assert len(tried) == 1  # and not as often as the loop turns
+            data = await reader.read()
+            writer.close()
+            monkeypatch.setattr("uvicorn.control.accept.SHORTAGE_PAUSE", 30)
+            tried.clear()
+            _, waiting = await asyncio.open_unix_connection(str(tmp_path / "s"))
+            while not tried:
+                await asyncio.sleep(0)
+            acceptor.close()  # in the pause
+            waiting.close()
+        return data
+
+    assert asyncio.run(scenario()) == repr({PEER: os.getuid()}).encode()

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import errno
 import functools
 import json
 import socket
@@ -25,6 +26,9 @@ BATCH = 16
 # So many that are refused at a time are told why, and get this many seconds to hear it.
 MAX_REFUSALS = 16
 REFUSAL_TIME = 1.0
+# Without descriptors or memory for a connection, accepting pauses for this long.
+SHORTAGE_PAUSE = 0.2
+_SHORTAGE = frozenset((errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM))
 
 # Where the application finds the peer's user in the scope's state.
 PEER = "uvicorn.control.peer"
@@ -76,9 +80,10 @@ class PeerAcceptor:
         self._factory = factory
         self._allowed = {0, owner}
         self._attaching: set[asyncio.Task[Any]] = set()
+        self._timer: asyncio.TimerHandle | None = None
         self._closed = False
         sock.setblocking(False)
-        loop.add_reader(sock.fileno(), self._readable)
+        self._resume()
 
     @property
     def sockets(self) -> tuple[socket.socket, ...]:
@@ -87,13 +92,22 @@ class PeerAcceptor:
     def close(self) -> None:
         if not self._closed:
             self._closed = True
+            if self._timer is not None:
+                self._timer.cancel()
             self._loop.remove_reader(self._sock.fileno())
+
+    def _resume(self) -> None:
+        self._loop.add_reader(self._sock.fileno(), self._readable)
 
     def _readable(self) -> None:
         for _ in range(BATCH):
             try:
                 sock, _ = self._sock.accept()
-            except OSError:
+            except OSError as exc:
+                if exc.errno in _SHORTAGE:
+                    # What is queued stays readable: without a pause this would turn the loop as fast as it can.
+                    self._loop.remove_reader(self._sock.fileno())
+                    self._timer = self._loop.call_later(SHORTAGE_PAUSE, self._resume)
                 return
             self._take(sock)
 
