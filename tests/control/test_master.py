@@ -45,8 +45,9 @@ def test_answers_come_back_to_those_who_have_asked_in_any_order() -> None:
         second = asyncio.ensure_future(master.ask(Verb.SCALE, 3, 30))
         await asyncio.sleep(0)
         commands, _ = other.receive()
-        assert commands == [Command(Verb.RELOAD, 1, 0), Command(Verb.SCALE, 2, 3)]
-        for answer in (Answer(2, True, "scaled"), Answer(99, True, "nobody's"), Answer(1, False, "broken")):
+        one, two = (command.number for command in commands)
+        assert commands == [Command(Verb.RELOAD, one, 0), Command(Verb.SCALE, two, 3)]
+        for answer in (Answer(two, True, "scaled"), Answer(9, True, "nobody's"), Answer(one, False, "broken")):
             other.answer(answer)
         other.flush()
         assert (await first).text == "broken"
@@ -54,6 +55,25 @@ def test_answers_come_back_to_those_who_have_asked_in_any_order() -> None:
         assert gone == []
 
     with_master(test)
+
+
+def test_an_answer_to_the_process_before_is_not_taken_for_ones_own() -> None:
+    numbers = []
+
+    async def test(master: Master, other: MasterEnd, gone: list[str]) -> None:
+        for _ in range(3):
+            asking = asyncio.ensure_future(master.ask(Verb.RELOAD, 0, 30))
+            await asyncio.sleep(0)
+            ((command,), _) = other.receive()
+            numbers.append(command.number)
+            other.answer(Answer(command.number, True, "done"))
+            other.flush()
+            await asking
+
+    with_master(test)
+    with_master(test)
+    assert 0 not in numbers
+    assert len(set(numbers)) == len(numbers)
 
 
 def test_without_an_outcome_in_time_there_is_none() -> None:

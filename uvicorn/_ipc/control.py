@@ -45,7 +45,7 @@ class Command:
     """One request.
 
     Attributes:
-        number: Comes back with the answer; from 1.
+        number: Comes back with the answer; never 0, and not one that the process before has used.
     """
 
     verb: Verb

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import itertools
+import random
 import time
 from collections.abc import Callable
 
@@ -30,7 +31,9 @@ class Master:
         self._scoreboard = scoreboard
         self._on_gone = on_gone
         self._snapshot: Snapshot | None = None
-        self._numbers = itertools.count(1)
+        # The master may still owe answers to the process before this one, which would be taken for ours if both
+        # counted from 1. 32 bits are sent.
+        self._numbers = itertools.count(random.randrange(1, 2**31))  # noqa: S311 - no secret
         self._waiting: dict[int, asyncio.Future[Answer]] = {}
         self._gone = False
         # Set when the master has said something, or is gone.
