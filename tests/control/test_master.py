@@ -15,6 +15,7 @@ from tests.ipc.test_control import SNAPSHOT
 from uvicorn._ipc.control import Answer, Command, ControlEnd, MasterEnd, Verb
 from uvicorn._ipc.scoreboard import Scoreboard
 from uvicorn.control.master import Master, Unanswered
+from uvicorn.control.process import CONNECTIONS
 
 pytestmark = pytest.mark.skipif(sys.platform == "win32", reason="needs UNIX sockets")
 
@@ -113,3 +114,20 @@ def test_the_status_is_that_of_the_newest_snapshot() -> None:
         assert status["generation"] == 3
 
     with_master(test)
+
+
+def test_one_outcome_may_be_waited_for_by_as_many_as_can_be_connected() -> None:
+    async def test(master: Master, other: MasterEnd, gone: list[str]) -> None:
+        asking = []
+        numbers: list[int] = []
+        for _ in range(CONNECTIONS):
+            asking.append(asyncio.ensure_future(master.ask(Verb.SCALE, 3, 30)))
+            await asyncio.sleep(0)
+            numbers += [command.number for command in other.receive()[0]]
+        for number in numbers:
+            other.answer(Answer(number, True, "3 worker(s) are ready."))
+        while not all(each.done() for each in asking):
+            other.flush()
+            await asyncio.sleep(0.001)
+
+    with_master(lambda *given: asyncio.wait_for(test(*given), 10))

@@ -24,8 +24,9 @@ _HEADER = struct.Struct("!BxxxI")
 _BURST = 64
 # A snapshot of 512 workers has some 150 KB; more than this is no message.
 MAX_FRAME = 4 * 2**20
-# So many answers wait for a control process that does not read.
-MAX_ANSWERS = 64
+# So many answers wait for a control process that does not read. More than it has connections: one outcome may be
+# everybody's, and whose answer is dropped waits for ever.
+MAX_ANSWERS = 1024
 
 
 class Verb(enum.IntEnum):
