@@ -235,7 +235,7 @@ async def _command(app: ControlApp, route: Route, argument: int, body: bytes) ->
 def _size(body: bytes) -> int:
     try:
         size = json.loads(body)["workers"]
-    except (ValueError, LookupError, TypeError):
+    except (ValueError, LookupError, TypeError, RecursionError):
         size = None
     if type(size) is not int or not 0 <= size < 2**31:
         raise Refused(400, 'The body is not {"workers": N}.')
