@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 
 from tests.supervisor.service import Service, respec
@@ -339,6 +341,22 @@ def test_a_reload_during_a_trial_does_not_answer_the_upgrade() -> None:
     assert 5 not in service.answers
     service.end_trial(0)
     assert service.answers[5] == (False, "Upgrade failed: it is only a test. Nothing has changed.")
+
+
+def test_what_else_is_waited_for_is_answered_before_the_next_program_takes_over() -> None:
+    service = Service(2).boot()
+    service.do(events.ResizeRequested(3, 5))
+    service.do(events.RestartRequested(1, 6))
+    service.do(events.DumpRequested(2, 7))
+    service.do(events.UpgradeRequested(8))
+    assert service.answers == {}
+    pid = service.state.trial
+    assert pid is not None
+    done = service.machine.step(service.now, events.Exited(pid, 0))
+    answered = [action.number for action in done if isinstance(action, actions.Answer)]
+    assert sorted(answered) == [5, 6, 7]
+    assert isinstance(done[-1], actions.ExecUpgrade)
+    assert service.state.ledger == replace(service.state.ledger, waiting={"upgrade": [8]}, restarts={}, dumps={})
 
 
 def test_the_program_that_takes_over_answers_when_its_workers_serve() -> None:

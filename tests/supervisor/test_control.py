@@ -18,7 +18,7 @@ import pytest
 from tests.fakes.host import FakeChild
 from tests.supervisor.plans import plan_of
 from tests.supervisor.rig import Rig
-from uvicorn._ipc.control import Answer, Command, ControlEnd, ControlStart, Snapshot, Verb
+from uvicorn._ipc.control import Answer, Command, ControlEnd, ControlStart, MasterEnd, Snapshot, Verb
 from uvicorn._sockets import Address, BindError
 from uvicorn.supervisor import events
 from uvicorn.supervisor.control import EVENTS_KEPT, ControlPost, event_of
@@ -277,6 +277,19 @@ def test_after_an_upgrade_an_address_that_is_taken_stops_nobody() -> None:
             taken.open(HandedControl())
         assert rig.logged("No admin address: cannot bind to") == 1
         assert taken.deadline() == float("inf")
+    rig.signals.close()
+
+
+def test_answers_are_sent_before_the_next_program_takes_over() -> None:
+    rig = Rig()
+    old = post(ControlPlan(None, ADMIN), rig)
+    ours, theirs = socket.socketpair()
+    with ours, theirs:
+        theirs.setblocking(False)
+        old._end = MasterEnd(ours)
+        old.answer(7, False, "An upgrade begins.")
+        old.hand()
+        assert ControlEnd(theirs).receive() == ([Answer(7, False, "An upgrade begins.")], True)
     rig.signals.close()
 
 

@@ -83,6 +83,15 @@ class Ledger:
             answer for slot in list(self.restarts) for answer in self.end_restart(slot, False, text)
         ]
 
+    def end_all_but_upgrade(self, text: str) -> list[Answer]:
+        """The next program takes over, and is told of those alone who wait for that."""
+        upgrade = self.waiting.pop("upgrade", [])
+        answers = self.end_all(text)
+        answers += [answer for wid in list(self.dumps) for answer in self.end_dump(wid, False, text)]
+        if upgrade:
+            self.waiting["upgrade"] = upgrade
+        return answers
+
 
 def _answers(numbers: list[int], ok: bool, text: str) -> list[Answer]:
     return [Answer(number, ok, text) for number in numbers]

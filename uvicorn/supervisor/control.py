@@ -132,6 +132,8 @@ class ControlPost:
             self._end = MasterEnd(socket.socket(fileno=handed.channel_fd))
 
     def hand(self) -> HandedControl:
+        if self._end is not None:
+            self._end.flush()  # what waits here is not handed over
         return HandedControl(
             self._pid,
             self._end.sock.fileno() if self._end is not None else -1,

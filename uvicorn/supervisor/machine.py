@@ -339,6 +339,7 @@ def _resize(state: State, event: events.ResizeRequested, now: float) -> None:
 # As many as the setting allows.
 MAX_SIZE = 512
 STOPS = "The service stops."
+OVERTAKEN = "An upgrade begins: it replaces all workers, and returns to the configured number."
 
 
 def _restart(state: State, event: events.RestartRequested, now: float) -> None:
@@ -419,6 +420,7 @@ def _trial_ended(state: State, event: events.Exited) -> None:
         _end_upgrade(state, f"the new program does not start ({words})")
         return
     state.log("Upgrade: the new program starts; taking its place.")
+    state.out += state.ledger.end_all_but_upgrade(OVERTAKEN)
     state.act(ExecUpgrade())
 
 
