@@ -3,6 +3,10 @@
 from __future__ import annotations
 
 import json
+import socket
+import sys
+import threading
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -131,6 +135,24 @@ def test_outcomes_are_waited_for_longer_than_looks(client: type[FakeClient]) -> 
 )
 def test_what_is_no_command_is_2(text: str) -> None:
     assert run(text).exit_code == 2
+
+
+@pytest.mark.skipif(not sys.platform.startswith("linux"), reason="elsewhere a full queue refuses")
+def test_a_full_queue_is_waited_for(tmp_path: Path) -> None:
+    path = str(tmp_path / "s")
+    with socket.socket(socket.AF_UNIX) as server, socket.socket(socket.AF_UNIX) as first:
+        server.bind(path)
+        server.listen(0)
+        first.connect(path)
+        with pytest.raises(Unreachable, match="no answer in time"):
+            Client(path, 0.2).ask("GET", "/v1/status")
+        room = threading.Timer(0.2, lambda: server.accept()[0].close())
+        room.start()
+        with pytest.raises(Unreachable, match="no answer in time"):
+            Client(path, 0.6).ask("GET", "/v1/status")
+        room.join()
+        with server.accept()[0] as second:
+            assert second.recv(100).startswith(b"GET /v1/status")
 
 
 def test_a_socket_that_is_not_there_says_what_to_do() -> None:

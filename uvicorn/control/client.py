@@ -5,7 +5,11 @@ from __future__ import annotations
 import http.client
 import json
 import socket
+import time
 from typing import Any
+
+# While the queue of the control socket is full, it is tried again after so many seconds.
+RETRY = 0.05
 
 
 class Unreachable(Exception):
@@ -20,7 +24,17 @@ class _UnixConnection(http.client.HTTPConnection):
     def connect(self) -> None:
         self.sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
         self.sock.settimeout(self.timeout)
-        self.sock.connect(self._path)
+        give_up_at = time.monotonic() + (float("inf") if self.timeout is None else self.timeout)
+        while True:
+            try:
+                self.sock.connect(self._path)
+            except BlockingIOError:
+                # The queue is full. Linux waits for room only on a socket without a timeout.
+                if time.monotonic() >= give_up_at:
+                    raise TimeoutError from None
+                time.sleep(RETRY)  # noqa: TID251 - a command, without an event loop
+            else:
+                return
 
 
 class Client:
