@@ -114,7 +114,17 @@ def test_read_only_refuses_what_changes_anything_and_nothing_else() -> None:
 
 @pytest.mark.parametrize(
     "body",
-    [b"", b"7", b"[]", b"{}", b'{"workers": "7"}', b'{"workers": true}', b'{"workers": -1}', b"\xff", b"[" * 60000],
+    [
+        b"",
+        b"7",
+        b"[]",
+        b"{}",
+        b'{"workers": "7"}',
+        b'{"workers": true}',
+        b'{"workers": -1}',
+        b"\xff",
+        b"[" * 60000,
+    ],
 )
 def test_what_is_no_size_is_refused(body: bytes) -> None:
     master = FakeMaster()

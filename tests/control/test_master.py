@@ -48,7 +48,11 @@ def test_answers_come_back_to_those_who_have_asked_in_any_order() -> None:
         commands, _ = other.receive()
         one, two = (command.number for command in commands)
         assert commands == [Command(Verb.RELOAD, one, 0), Command(Verb.SCALE, two, 3)]
-        for answer in (Answer(two, True, "scaled"), Answer(9, True, "nobody's"), Answer(one, False, "broken")):
+        for answer in (
+            Answer(two, True, "scaled"),
+            Answer(9, True, "nobody's"),
+            Answer(one, False, "broken"),
+        ):
             other.answer(answer)
         other.flush()
         assert (await first).text == "broken"

@@ -356,7 +356,9 @@ def test_what_else_is_waited_for_is_answered_before_the_next_program_takes_over(
     answered = [action.number for action in done if isinstance(action, actions.Answer)]
     assert sorted(answered) == [5, 6, 7]
     assert isinstance(done[-1], actions.ExecUpgrade)
-    assert service.state.ledger == replace(service.state.ledger, waiting={"upgrade": [8]}, restarts={}, dumps={})
+    assert service.state.ledger == replace(
+        service.state.ledger, waiting={"upgrade": [8]}, restarts={}, dumps={}
+    )
 
 
 def test_the_program_that_takes_over_answers_when_its_workers_serve() -> None:
