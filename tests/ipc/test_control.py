@@ -149,3 +149,22 @@ def test_a_frame_that_is_too_large_is_the_end(ends: tuple[MasterEnd, ControlEnd]
     master, control = ends
     master.sock.send(b"\1\0\0\0\xff\xff\xff\xff")
     assert control.receive() == ([], False)
+
+
+def test_a_frame_that_is_no_json_is_the_end(ends: tuple[MasterEnd, ControlEnd]) -> None:
+    master, control = ends
+    master.sock.send(b"\2\0\0\0\0\0\0\3{x}")
+    assert control.receive() == ([], False)
+
+
+def test_a_message_that_does_not_fit_is_torn_until_its_rest_is_sent(
+    ends: tuple[MasterEnd, ControlEnd],
+) -> None:
+    master, control = ends
+    while not master.is_torn:  # a full buffer takes no more
+        master.publish(replace(SNAPSHOT, restarts={str(n): n for n in range(300)}))
+        master.flush()
+    while master.is_torn:
+        found, is_open = control.receive()
+        assert is_open
+        master.flush()

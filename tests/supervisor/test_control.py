@@ -293,6 +293,21 @@ def test_answers_are_sent_before_the_next_program_takes_over() -> None:
     rig.signals.close()
 
 
+def test_a_channel_in_the_middle_of_a_message_is_not_handed_over() -> None:
+    rig = Rig()
+    old = post(ControlPlan(None, ADMIN), rig)
+    ours, theirs = socket.socketpair()
+    with ours, theirs:
+        ours.setblocking(False)
+        old._end = MasterEnd(ours)
+        assert old.hand().channel_fd == ours.fileno()
+        while not old._end.is_torn:  # nobody reads
+            old.answer(7, False, "x" * 10_000)
+            old._end.flush()
+        assert old.hand().channel_fd == -1
+    rig.signals.close()
+
+
 def test_what_is_handed_over_goes_on(tmp_path: Path) -> None:
     rig = Rig()
     path = Address("unix", name=str(tmp_path / "c.sock"))

@@ -73,12 +73,18 @@ class Sender:
 
     def _send_rest(self) -> bool:
         """Whether nothing of the message before is left."""
-        while self._rest:
-            try:
-                self._rest = self._rest[self.sock.send(self._rest) :]
-            except OSError:
-                return False
-        return True
+        self._rest = send_what_fits(self.sock, self._rest)
+        return not self._rest
+
+
+def send_what_fits(sock: socket.socket, data: bytes) -> bytes:
+    """Send as much as goes without waiting; return the rest."""
+    while data:
+        try:
+            data = data[sock.send(data) :]
+        except OSError:
+            break
+    return data
 
 
 class Receiver:

@@ -16,6 +16,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
 
+from uvicorn._ipc.channel import send_what_fits
 from uvicorn._ipc.scoreboard import Scoreboard
 
 _COMMAND = struct.Struct("!BxxxIq")
@@ -186,12 +187,13 @@ class MasterEnd:
 
     def _send_rest(self) -> bool:
         """Whether nothing of the message before is left."""
-        while self._rest:
-            try:
-                self._rest = self._rest[self.sock.send(self._rest) :]
-            except OSError:
-                return False
-        return True
+        self._rest = send_what_fits(self.sock, self._rest)
+        return not self._rest
+
+    @property
+    def is_torn(self) -> bool:
+        """Whether a message has been sent in part: only who has the rest can go on."""
+        return bool(self._rest)
 
 
 def _frame(kind: _Kind, content: Snapshot | Answer) -> bytes:
@@ -239,7 +241,10 @@ class ControlEnd:
                 return found, False
             if len(self._buffer) < end:
                 break
-            content = json.loads(self._buffer[_HEADER.size : end])
+            try:
+                content = json.loads(self._buffer[_HEADER.size : end])
+            except ValueError:
+                return found, False
             del self._buffer[:end]
             found.append(Answer(**content) if kind == _Kind.ANSWER else _snapshot(content))
         return found, True

@@ -132,11 +132,14 @@ class ControlPost:
             self._end = MasterEnd(socket.socket(fileno=handed.channel_fd))
 
     def hand(self) -> HandedControl:
+        channel = -1
         if self._end is not None:
             self._end.flush()  # what waits here is not handed over
+            if not self._end.is_torn:  # else the next program would begin in the middle of a message
+                channel = self._end.sock.fileno()
         return HandedControl(
             self._pid,
-            self._end.sock.fileno() if self._end is not None else -1,
+            channel,
             [
                 {
                     "address": asdict(address),
