@@ -165,6 +165,6 @@ def test_a_message_that_does_not_fit_is_torn_until_its_rest_is_sent(
         master.publish(replace(SNAPSHOT, restarts={str(n): n for n in range(300)}))
         master.flush()
     while master.is_torn:
-        found, is_open = control.receive()
+        _found, is_open = control.receive()
         assert is_open
         master.flush()
