@@ -476,7 +476,8 @@ class Server:
         for server in self.servers:
             if server not in self._closed_gates:
                 for sock in server.sockets:
-                    self._loop.remove_reader(sock.fileno())
+                    with contextlib.suppress(NotImplementedError):  # Windows' event loop has no readers
+                        self._loop.remove_reader(sock.fileno())
         for _ in range(3):
             await asyncio.sleep(0)
         self._close_listeners(sockets)
