@@ -2,11 +2,17 @@
 
 from __future__ import annotations
 
+import contextlib
+import ctypes
 import math
 import os
+import sys
 from pathlib import Path
 
 HAS_FORK = hasattr(os, "fork")
+
+# <sys/prctl.h>
+_PR_SET_PDEATHSIG = 1
 
 _CGROUP = Path("/sys/fs/cgroup")
 
@@ -36,3 +42,11 @@ def _cgroup_cpus(cgroup: Path) -> float | None:
         return int(quota) / int(period) if int(quota) > 0 else None
     except (ValueError, ZeroDivisionError):
         return None  # "max": no quota
+
+
+def signal_at_parents_death(number: int) -> None:
+    """Have the kernel send this signal when the parent dies, where it can (Linux). Whoever asks looks at the parent
+    once more afterwards: it may be dead already."""
+    if sys.platform.startswith("linux"):
+        with contextlib.suppress(OSError, AttributeError):
+            ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, int(number), 0, 0, 0)

@@ -113,6 +113,14 @@ def _apply(log_config: Any, use_colors: bool | None) -> None:
         logging.config.fileConfig(log_config, disable_existing_loggers=False)
 
 
+def reopen_or_complain() -> None:
+    """As `reopen_files`, for who goes on in any case: what cannot be opened is an error in the log."""
+    try:
+        reopen_files()
+    except OSError as exc:
+        logging.getLogger("uvicorn.error").error("A log file cannot be reopened: %s", exc)
+
+
 def reopen_files() -> int:
     """Open the files of all log handlers again, after they were renamed; return how many there are.
 

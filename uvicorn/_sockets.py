@@ -34,6 +34,11 @@ _BRACKETED = re.compile(r"\[([^\]]*)\]:([0-9]+)\Z")
 _HOST_PORT = re.compile(r"([^:/]*):([0-9]+)\Z")
 _SYSTEMD = re.compile(r"systemd:([^:]+)(?::([1-9][0-9]*))?\Z")
 
+# What accept(2) says where there are no descriptors or no memory for a connection; then accepting pauses for this long,
+# in seconds: what is queued stays readable, and would be tried again and again.
+SHORTAGE = frozenset((errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM))
+SHORTAGE_PAUSE = 0.2
+
 HAS_UNIX = hasattr(socket, "AF_UNIX")
 
 

@@ -87,6 +87,16 @@ def send_what_fits(sock: socket.socket, data: bytes) -> bytes:
     return data
 
 
+def receive_what_came(sock: socket.socket, most: int) -> bytes | None:
+    """What can be read without waiting; None where that is nothing, b"" where nothing will come any more."""
+    try:
+        return sock.recv(most)
+    except BlockingIOError:
+        return None
+    except OSError:
+        return b""
+
+
 class Receiver:
     """The master's end."""
 
@@ -96,14 +106,9 @@ class Receiver:
 
     def receive(self) -> tuple[list[Message], bool]:
         """The messages that have come, and whether the channel is still open."""
-        try:
-            data = self.sock.recv(MAX_PAYLOAD)
-        except BlockingIOError:
-            return [], True
-        except OSError:
-            return [], False
+        data = receive_what_came(self.sock, MAX_PAYLOAD)
         if not data:
-            return [], False
+            return [], data is None
         self._buffer += data
         messages: list[Message] = []
         while len(self._buffer) >= _HEADER.size:

@@ -16,7 +16,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
 
-from uvicorn._ipc.channel import send_what_fits
+from uvicorn._ipc.channel import receive_what_came, send_what_fits
 from uvicorn._ipc.scoreboard import Scoreboard
 
 _COMMAND = struct.Struct("!BxxxIq")
@@ -148,14 +148,9 @@ class MasterEnd:
 
     def receive(self) -> tuple[list[Command], bool]:
         """The commands that have come, and whether the channel is still open."""
-        try:
-            data = self.sock.recv(_BURST * _COMMAND.size)
-        except BlockingIOError:
-            return [], True
-        except OSError:
-            return [], False
+        data = receive_what_came(self.sock, _BURST * _COMMAND.size)
         if not data:
-            return [], False
+            return [], data is None
         data = self._received + data
         whole = len(data) - len(data) % _COMMAND.size
         self._received = data[whole:]
@@ -224,14 +219,9 @@ class ControlEnd:
 
     def receive(self) -> tuple[list[Snapshot | Answer], bool]:
         """What has come, and whether the channel is still open."""
-        try:
-            data = self.sock.recv(2**18)
-        except BlockingIOError:
-            return [], True
-        except OSError:
-            return [], False
+        data = receive_what_came(self.sock, 2**18)
         if not data:
-            return [], False
+            return [], data is None
         self._buffer += data
         found: list[Snapshot | Answer] = []
         while len(self._buffer) >= _HEADER.size:

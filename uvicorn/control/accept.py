@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import errno
 import functools
 import json
 import socket
@@ -17,6 +16,8 @@ import struct
 import sys
 from collections.abc import Callable
 from typing import Any
+
+from uvicorn._sockets import SHORTAGE, SHORTAGE_PAUSE
 
 # <sys/un.h> of macOS: struct xucred begins with a version and the user.
 _LOCAL_PEERCRED = 1
@@ -26,9 +27,6 @@ BATCH = 16
 # So many that are refused at a time are told why, and get this many seconds to hear it.
 MAX_REFUSALS = 16
 REFUSAL_TIME = 1.0
-# Without descriptors or memory for a connection, accepting pauses for this long.
-SHORTAGE_PAUSE = 0.2
-_SHORTAGE = frozenset((errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM))
 
 # Where the application finds the peer's user in the scope's state.
 PEER = "uvicorn.control.peer"
@@ -104,7 +102,7 @@ class PeerAcceptor:
             try:
                 sock, _ = self._sock.accept()
             except OSError as exc:
-                if exc.errno in _SHORTAGE:
+                if exc.errno in SHORTAGE:
                     # What is queued stays readable: without a pause this would turn the loop as fast as it can.
                     self._loop.remove_reader(self._sock.fileno())
                     self._timer = self._loop.call_later(SHORTAGE_PAUSE, self._resume)

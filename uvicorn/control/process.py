@@ -5,29 +5,25 @@ It is free to crash: the master starts it again, and workers know nothing of it.
 
 from __future__ import annotations
 
-import contextlib
-import ctypes
 import logging
 import os
 import signal
 import socket
-import sys
 from collections.abc import Callable
 from types import FrameType
 from typing import Any
 
 import setproctitle
 
+from uvicorn._compat import signal_at_parents_death
 from uvicorn._ipc.control import ControlEnd, ControlStart
-from uvicorn._logconfig import reopen_files
+from uvicorn._logconfig import reopen_or_complain
 from uvicorn.config import Config
 from uvicorn.control.accept import PeerAcceptor
 from uvicorn.control.app import ControlApp
 from uvicorn.control.master import Master
 from uvicorn.server import Server, ServerHooks
 
-# <sys/prctl.h>
-_PR_SET_PDEATHSIG = 1
 # What can be in flight at the end is an answer on its way out.
 END_GRACE = 2
 # A request has this many seconds to arrive.
@@ -74,8 +70,8 @@ class ControlHooks(ServerHooks):
 def main(start: ControlStart) -> int:
     """Answer until told to stop, or until the master is gone; the exit code."""
     setproctitle.setproctitle(f"uvicorn: control {start.title}")
-    signal.signal(signal.SIGUSR1, lambda number, frame: _reopen_logs())
-    _end_with_the_master()
+    signal.signal(signal.SIGUSR1, lambda number, frame: reopen_or_complain())
+    signal_at_parents_death(signal.SIGTERM)
     # Also what the server does in the end: it raises the signal that has stopped it again.
     signal.signal(signal.SIGTERM, _leave)
     signal.pthread_sigmask(signal.SIG_SETMASK, ())
@@ -114,18 +110,5 @@ def _server(start: ControlStart) -> Server:
     return server
 
 
-def _end_with_the_master() -> None:
-    if sys.platform.startswith("linux"):
-        with contextlib.suppress(OSError, AttributeError):
-            ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, int(signal.SIGTERM), 0, 0, 0)
-
-
 def _leave(number: int, frame: FrameType | None) -> None:
     raise SystemExit(0)
-
-
-def _reopen_logs() -> None:
-    try:
-        reopen_files()
-    except OSError as exc:
-        logger.error("A log file cannot be reopened: %s", exc)

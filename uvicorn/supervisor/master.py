@@ -19,7 +19,7 @@ from uvicorn._ipc.channel import Kind, Message, Receiver, Sender, ask_for_report
 from uvicorn._ipc.control import ControlMain
 from uvicorn._ipc.scoreboard import Cell, Drain, Scoreboard
 from uvicorn._ipc.start import WorkerMain, WorkerStart, make_failure_token
-from uvicorn._logconfig import reopen_files
+from uvicorn._logconfig import reopen_or_complain
 from uvicorn._sockets import BindError
 from uvicorn.supervisor import actions, events, upgrade
 from uvicorn.supervisor.actions import Action
@@ -291,10 +291,7 @@ class Master:
             case actions.Abandon(generation):
                 self._abandon(generation)
             case actions.ReopenLogs(wids):
-                try:
-                    reopen_files()
-                except OSError as exc:
-                    logger.error("A log file cannot be reopened: %s", exc)
+                reopen_or_complain()
                 self._control.reopen_logs()
                 for wid in wids:
                     self._signal(wid, signal.SIGUSR1)

@@ -22,6 +22,7 @@ from collections.abc import Callable, Coroutine
 from typing import Any
 
 from uvicorn._ipc.scoreboard import Cell, Row, Scoreboard, microseconds
+from uvicorn._sockets import SHORTAGE, SHORTAGE_PAUSE
 from uvicorn.protocols._state import ServerState
 
 # How long a worker steps back, in seconds, and how often in a row before it accepts all the same: a sibling that is
@@ -37,9 +38,6 @@ CHURN_RATIO = 4
 CHURN_LEAST = 100
 # Twice as many connections as a sibling and this many more are too many all the same: some of them stay.
 FAR_MORE = 32
-# Without descriptors or memory for a connection, accepting pauses for this long.
-SHORTAGE_PAUSE = 0.2
-_SHORTAGE = frozenset((errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM))
 
 logger = logging.getLogger("uvicorn.error")
 
@@ -232,7 +230,7 @@ class GatedAcceptor:
         except ConnectionAbortedError:
             return True  # it has gone again; there may be more
         except OSError as exc:
-            if exc.errno in _SHORTAGE:
+            if exc.errno in SHORTAGE:
                 self._in_shortage(exc)
             elif exc.errno == errno.EINVAL:
                 self._pause()  # the master has shut the socket down: nothing comes any more

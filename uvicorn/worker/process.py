@@ -6,7 +6,6 @@ from __future__ import annotations
 
 import atexit
 import contextlib
-import ctypes
 import faulthandler
 import logging
 import os
@@ -19,10 +18,11 @@ from types import FrameType
 import psutil
 import setproctitle
 
+from uvicorn._compat import signal_at_parents_death
 from uvicorn._ipc.channel import Kind
 from uvicorn._ipc.scoreboard import Cell
 from uvicorn._ipc.start import WorkerStart
-from uvicorn._logconfig import reopen_files
+from uvicorn._logconfig import reopen_or_complain
 from uvicorn.config import STARTUP_FAILURE
 from uvicorn.importer import forget_application_modules, own_traceback
 from uvicorn.server import Server
@@ -34,8 +34,6 @@ MAX_COMPLAINT = 500
 # What an orphan's children get between SIGTERM and SIGKILL.
 LEFTOVER_GRACE = 2.0
 
-# <sys/prctl.h>
-_PR_SET_PDEATHSIG = 1
 
 logger = logging.getLogger("uvicorn.error")
 
@@ -108,10 +106,8 @@ def _set_up_process(start: WorkerStart, server: Server | None) -> None:
     faulthandler.enable(file=2, all_threads=True)
     signal.signal(signal.SIGTERM, _leave_early)
     signal.signal(signal.SIGQUIT, lambda number, frame: _hurry(server))
-    signal.signal(signal.SIGUSR1, lambda number, frame: _reopen_logs())
-    if sys.platform.startswith("linux"):
-        with contextlib.suppress(OSError, AttributeError):
-            ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, int(signal.SIGTERM), 0, 0, 0)
+    signal.signal(signal.SIGUSR1, lambda number, frame: reopen_or_complain())
+    signal_at_parents_death(signal.SIGTERM)
     signal.pthread_sigmask(signal.SIG_SETMASK, ())
     if os.getppid() != start.master_pid:
         raise SystemExit(0)  # it died before we could ask to be told
@@ -137,13 +133,6 @@ def _hurry(server: Server | None) -> None:
         raise SystemExit(0)
     server.force_exit = True
     server.should_exit = True
-
-
-def _reopen_logs() -> None:
-    try:
-        reopen_files()
-    except OSError as exc:
-        logger.error("A log file cannot be reopened: %s", exc)
 
 
 def _run_exit_handlers(wait_for_threads: bool) -> None:
