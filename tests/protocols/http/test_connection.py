@@ -96,7 +96,7 @@ def test_scope_of_a_request(protocol_class: Any) -> None:
             "state": {"a": 1},
         }
     ]
-    assert protocol.scope is app.scopes[0]
+    assert protocol.scope is None
 
 
 @pytest.mark.parametrize(

@@ -47,7 +47,7 @@ def status_of(*headers: tuple[bytes, bytes], **changes: Any) -> int:
 
 def test_plainest_head() -> None:
     assert look() == Head(
-        path=b"/", query=b"", keep_alive=True, expects_continue=False, upgrade=None, length=0
+        path=b"/", query=b"", keep_alive=True, expects_continue=False, upgrade=None, length=0, forwarded=False
     )
     assert isinstance(look(), Head)
 

@@ -29,6 +29,8 @@ class RequestCycle:
 
     Attributes:
         scope: The request's scope.
+        app: What answers it.
+        modern: Whether the client speaks HTTP/1.1.
         keep_alive: Whether the connection may go on after the response.
         stage: How far the response is.
         disconnected: Whether the client has gone, or is taken for gone.
@@ -46,12 +48,13 @@ class RequestCycle:
         "_input_ended",
         "_is_head",
         "_mode",
-        "_modern",
         "_remaining",
         "_waiters",
+        "app",
         "connection",
         "disconnected",
         "keep_alive",
+        "modern",
         "more_body",
         "scope",
         "stage",
@@ -63,6 +66,7 @@ class RequestCycle:
         self,
         connection: HTTPConnection,
         scope: Any,
+        app: ASGI3Application,
         modern: bool,
         is_head: bool,
         keep_alive: bool,
@@ -71,13 +75,14 @@ class RequestCycle:
     ) -> None:
         self.connection = connection
         self.scope = scope
+        self.app = app
+        self.modern = modern
         self.keep_alive = keep_alive
         self.more_body = more_body
         self.stage = WAITING
         self.disconnected = False
         self.task: asyncio.Task[None] | None = None
         self.started_at = 0.0
-        self._modern = modern
         self._is_head = is_head
         self._expects_continue = expects_continue
         # What has arrived and was not taken yet: nothing, one piece, or a list of pieces.
@@ -140,10 +145,10 @@ class RequestCycle:
 
     # --- the application's task --------------------------------------------------------------
 
-    async def run(self, app: ASGI3Application) -> None:
+    async def run(self) -> None:
         """Call the application and see to it that the request gets an end."""
         try:
-            result = await app(self.scope, self.receive, self.send)  # type: ignore[func-returns-value]
+            result = await self.app(self.scope, self.receive, self.send)  # type: ignore[func-returns-value]
             if result is not None or self.stage != COMPLETE:
                 await self._unfinished(result)
         except BaseException as exc:  # whatever it is, the request gets an end
@@ -286,7 +291,7 @@ class RequestCycle:
             message.get("headers", ()),
             context.default_lines(),
             self._is_head,
-            self._modern,
+            self.modern,
             keep_alive,
         )
         self.stage = STARTED

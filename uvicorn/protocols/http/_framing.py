@@ -4,23 +4,28 @@ One decision for each response, made before its first byte: what ends the body (
 connection goes on after it. What the application says about framing is checked, never passed on unseen; a field that
 would split the response is an error of the application (RFC 9110 5.5, 9112 11.1).
 
-This is on the path of every response: header lines that come again are looked up whole, in a bounded cache
-(0.36 to 0.50 us of a 6 us request).
+This is on the path of every response, so what comes again is looked up, in bounded caches: the header section of the
+most frequent kind of response (on HTTP/1.1, to be followed by others) as a whole, which takes 0.3 us where its lines
+take 1.2, and else each line (0.36 to 0.50 us of a 6 us request).
 """
 
 from __future__ import annotations
 
 import http
 from collections.abc import Iterable
+from typing import Any
 
 from uvicorn.protocols._fields import InvalidResponse, field_line
 
 # What becomes of the body. LENGTH counts, CHUNKED frames, CLOSE ends with the connection, NONE has no body at all.
 NONE, LENGTH, CHUNKED, CLOSE = range(4)
 
-# Bounds of the cache: lines that are longer, or come when it is full, are made each time.
+# Bounds of the cache of lines: those that are longer, or come when it is full, are made each time.
 _CACHED_LINES = 512
 _CACHED_LINE_LENGTH = 256
+# Bounds of the cache of heads. When it is full it is emptied, so that those that still come are soon in it again.
+_CACHED_HEADS = 256
+_CACHED_HEAD_LENGTH = 1024
 
 _FRAMING_FIELDS = frozenset((b"transfer-encoding", b"connection"))
 
@@ -46,10 +51,12 @@ class ResponseFramer:
             else all are in lower case (httptools' form).
     """
 
-    __slots__ = ("_chunked_line", "_close_line", "_keep_alive_line", "_lines", "_lower")
+    __slots__ = ("_chunked_line", "_close_line", "_heads", "_keep_alive_line", "_lines", "_lower")
 
     def __init__(self, title_case: bool = False) -> None:
         self._lines: dict[tuple[bytes, bytes], bytes] = {}
+        # By (status, *fields): what follows the server's own lines, body mode, length, whether the connection goes on.
+        self._heads: dict[tuple[Any, ...], tuple[bytes, int, int, bool]] = {}
         self._lower = not title_case
         self._close_line = b"Connection: close\r\n" if title_case else b"connection: close\r\n"
         self._keep_alive_line = b"Connection: keep-alive\r\n" if title_case else b"connection: keep-alive\r\n"
@@ -85,7 +92,34 @@ class ResponseFramer:
         status_line = _STATUS_LINES.get(status)
         if status_line is None or status < 200:
             status_line = _unusual_status_line(status)
-        out = [status_line, default_lines]
+        key: tuple[Any, ...] | None = None
+        if keep_alive and modern and not is_head and type(headers) is list:
+            key = (status, *headers)
+            try:
+                known = self._heads.get(key)
+            except TypeError:  # fields that are lists
+                key = known = None
+            if known is not None:
+                rest, mode, length, keep_alive = known
+                return b"%b%b%b" % (status_line, default_lines, rest), mode, length, keep_alive
+        made = self._fields(status, headers, is_head, modern, keep_alive)
+        rest, mode, length, keep_alive = made
+        if key is not None and len(rest) <= _CACHED_HEAD_LENGTH:
+            if len(self._heads) >= _CACHED_HEADS:
+                self._heads.clear()
+            self._heads[key] = made
+        return b"%b%b%b" % (status_line, default_lines, rest), mode, length, keep_alive
+
+    def _fields(
+        self,
+        status: int,
+        headers: Iterable[tuple[bytes, bytes]],
+        is_head: bool,
+        modern: bool,
+        keep_alive: bool,
+    ) -> tuple[bytes, int, int, bool]:
+        """What follows the server's own lines, and the rest of what `head` returns."""
+        out = [b""]
         cached = self._lines
         length = -1
         length_at = alive_at = 0  # where in `out` the application's Content-Length and keep-alive stand

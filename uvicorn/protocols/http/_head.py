@@ -33,6 +33,9 @@ _NO_OPTIONS: frozenset[bytes] = frozenset()
 # RFC 9110 6.5.1: a trailer must not say where a message ends or whether the connection goes on.
 FORBIDDEN_TRAILERS = frozenset((b"content-length", b"transfer-encoding", b"connection"))
 
+# What a proxy says about the client it asks for.
+FORWARDED = frozenset((b"x-forwarded-for", b"x-forwarded-proto"))
+
 
 class Refused(Exception):
     """The request cannot be served: `status` for the client, `reason` for the log."""
@@ -53,6 +56,7 @@ class Head(NamedTuple):
         expects_continue: Whether it waits for 100 Continue before it sends the body (RFC 9110 10.1.1).
         upgrade: The protocol it asks for, in lower case; None where it asks for none or must not.
         length: The body's length; None for chunked.
+        forwarded: Whether a proxy says for whom it asks (X-Forwarded-For, X-Forwarded-Proto).
     """
 
     path: bytes
@@ -61,6 +65,7 @@ class Head(NamedTuple):
     expects_continue: bool
     upgrade: bytes | None
     length: int | None
+    forwarded: bool
 
 
 # A NamedTuple's own constructor is a Python function; this one costs a third of it.
@@ -129,7 +134,9 @@ def examine(method: bytes, target: bytes, version: str, headers: list[tuple[byte
     expects_continue = False
     if b"expect" in fields:
         expects_continue = _check_expect(fields[b"expect"], modern)
-    return _make_head((path, query, keep_alive, expects_continue, upgrade, length))
+    return _make_head(
+        (path, query, keep_alive, expects_continue, upgrade, length, not FORWARDED.isdisjoint(fields))
+    )
 
 
 def check_framing(headers: list[tuple[bytes, bytes]]) -> None:

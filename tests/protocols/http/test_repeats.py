@@ -1,0 +1,185 @@
+"""Header sections that come again are not parsed again, and nobody can tell."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import Any
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from tests.protocols.http.harness import GET, IMPLEMENTATIONS, Answer, TaskLoop, connect, request, settle
+from uvicorn.protocols.http._repeats import MAX_LINE, MAX_SECTION, learn, request_line
+
+HOST = ((b"host", b"example.org"),)
+LIMIT = 65536
+
+
+@pytest.mark.parametrize(
+    ("line", "expected"),
+    [
+        (b"GET / HTTP/1.1", ("GET", "/", b"/", b"", False)),
+        (b"HEAD /a%20b?q=%20 HTTP/1.1", ("HEAD", "/a b", b"/a%20b", b"q=%20", True)),
+        (b"POST /x?a?b HTTP/1.1", ("POST", "/x", b"/x", b"a?b", False)),
+        (b"GET /? HTTP/1.1", ("GET", "/", b"/", b"", False)),
+    ],
+)
+def test_plain_request_lines(line: bytes, expected: object) -> None:
+    assert request_line(line) == expected
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        b"",
+        b"GET / HTTP/1.0",
+        b"GET / HTTP/1.1\n",
+        b"GET  / HTTP/1.1",
+        b"GET /#a HTTP/1.1",
+        b"GET /\xc3\xa4 HTTP/1.1",
+        b"GET * HTTP/1.1",
+        b"GET http://example.org/ HTTP/1.1",
+        b"get / HTTP/1.1",
+        b"CONNECT / HTTP/1.1",
+        b"GET /a HTTP/1.1\r\nX: y",
+        b"\r\nGET / HTTP/1.1",
+    ],
+)
+def test_other_request_lines_are_left_to_the_parser(line: bytes) -> None:
+    assert request_line(line) is None
+
+
+def test_a_section_is_known_by_its_bytes() -> None:
+    section = learn(GET, HOST, LIMIT)
+    assert section is not None
+    assert GET == b"GET / HTTP/1.1" + section.raw
+    assert (section.size, section.longest_line, section.forwarded) == (len(section.raw), MAX_LINE, False)
+
+
+def test_a_section_leaves_room_for_the_line_within_the_limit() -> None:
+    section = learn(GET, HOST, len(GET))
+    assert section is not None
+    assert section.longest_line == len("GET / HTTP/1.1")
+
+
+@pytest.mark.parametrize("name", [b"x-forwarded-for", b"x-forwarded-proto"])
+def test_a_section_tells_that_a_proxy_speaks_in_it(name: bytes) -> None:
+    section = learn(request("GET / HTTP/1.1", f"{name.decode()}: x"), (*HOST, (name, b"x")), LIMIT)
+    assert section is not None
+    assert section.forwarded
+
+
+@pytest.mark.parametrize(
+    ("data", "fields"),
+    [
+        (GET + GET, HOST),
+        (GET + b"x", HOST),
+        (b"\r\n" + GET, HOST),
+        (request("GET / HTTP/1.1", "X: " + "a" * MAX_SECTION), HOST),
+        (GET, (*HOST, (b"content-length", b"0"))),
+        (GET, (*HOST, (b"transfer-encoding", b"chunked"))),
+        (GET, (*HOST, (b"expect", b"100-continue"))),
+        (GET, (*HOST, (b"upgrade", b"x"))),
+        (GET, (*HOST, (b"connection", b"close"))),
+    ],
+)
+def test_what_says_more_than_fields_is_not_learnt(data: bytes, fields: Any) -> None:
+    assert learn(data, fields, LIMIT) is None
+
+
+def test_keep_alive_says_nothing_more() -> None:
+    assert learn(GET, (*HOST, (b"connection", b"Keep-Alive")), LIMIT) is not None
+
+
+def feed(implementation: str, requests: list[bytes], learns: bool) -> tuple[Any, Any, Answer]:
+    app = Answer()
+
+    async def go() -> Any:
+        protocol = connect(IMPLEMENTATIONS[implementation], app, loop=TaskLoop())
+        if not learns:
+            protocol._last_section = -1
+        for data in requests:
+            protocol.data_received(data)
+            await settle()
+        return protocol
+
+    protocol = asyncio.run(go())
+    return protocol, protocol.transport, app
+
+
+@pytest.mark.parametrize("implementation", IMPLEMENTATIONS)
+def test_the_third_request_is_not_parsed(implementation: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    parsed = []
+    ordinary = IMPLEMENTATIONS[implementation].on_head
+
+    def on_head(self: Any, *args: Any) -> bool:
+        parsed.append(args[1])
+        return ordinary(self, *args)
+
+    monkeypatch.setattr(IMPLEMENTATIONS[implementation], "on_head", on_head)
+    lines = ["/a", "/b", "/c", "/d?e=f"]
+    _, _, app = feed(implementation, [request(f"GET {line} HTTP/1.1", "A: b") for line in lines], True)
+    assert parsed == [b"/a", b"/b"]
+    assert [scope["raw_path"] for scope in app.scopes] == [b"/a", b"/b", b"/c", b"/d"]
+
+
+@pytest.mark.parametrize("implementation", IMPLEMENTATIONS)
+def test_fields_that_the_application_changes_are_not_seen_by_the_next(implementation: str) -> None:
+    app = Answer()
+
+    async def changing(scope: Any, receive: Any, send: Any) -> None:
+        assert scope["headers"] == [(b"host", b"example.org")]
+        scope["headers"].clear()
+        await app(scope, receive, send)
+
+    async def go() -> None:
+        protocol = connect(IMPLEMENTATIONS[implementation], changing, loop=TaskLoop())
+        for _ in range(5):
+            protocol.data_received(GET)
+            await settle()
+
+    asyncio.run(go())
+    assert len(app.scopes) == 5
+
+
+LINES = st.one_of(
+    st.sampled_from(
+        [
+            b"GET / HTTP/1.1",
+            b"GET /a?b HTTP/1.1",
+            b"HEAD /x HTTP/1.1",
+            b"GET / HTTP/1.0",
+            b"OPTIONS * HTTP/1.1",
+            b"GET http://other/ HTTP/1.1",
+            b"GET / HTTP/1.1\r\nHost: second",
+            b"GET / HTTP/1.1\r\nContent-Length: 3",
+            b"GET / HTTP/1.1\r\n\r\nGET /smuggled HTTP/1.1",
+            b"",
+        ]
+    ),
+    st.text('/?#% ab\r\n"<', max_size=12).map(lambda text: f"GET /{text} HTTP/1.1".encode()),
+)
+SECTIONS = st.sampled_from(
+    [
+        b"\r\nHost: a\r\n\r\n",
+        b"\r\nHost: a\r\nConnection: keep-alive\r\nX: y\r\n\r\n",
+        b"\r\nHOST:a\r\nx:\r\n\r\n",
+    ]
+)
+
+
+@pytest.mark.parametrize("implementation", IMPLEMENTATIONS)
+@settings(max_examples=150, deadline=None)
+@given(section=SECTIONS, lines=st.lists(LINES, min_size=1, max_size=3))
+def test_known_or_not_the_answer_is_the_same(implementation: str, section: bytes, lines: list[bytes]) -> None:
+    requests = [
+        b"GET /1 HTTP/1.1" + section,
+        b"GET /2 HTTP/1.1" + section,
+        *(line + section for line in lines),
+    ]
+    _, seen, app = feed(implementation, requests, True)
+    _, parsed, other = feed(implementation, requests, False)
+    assert app.scopes == other.scopes
+    assert bytes(seen.buffer) == bytes(parsed.buffer)
+    assert seen.closed == parsed.closed

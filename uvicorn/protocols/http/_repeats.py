@@ -1,0 +1,93 @@
+"""Requests whose header section is, byte for byte, the one that the connection has brought before. Pure.
+
+A client that keeps its connection, a proxy or health check above all, says the same about itself with each request
+and changes only the request line. What a header section means depends on nothing but its bytes, so it need not be
+parsed again: on a match this takes 0.4 us where parser and checks take 2 (two fields) to 5 us (eleven). On the
+request line nothing is taken on trust: what this module's narrow grammar does not cover goes the ordinary way.
+
+A section is kept by the connection, and only when it has come twice in a row: connections that are idle, or that
+never repeat themselves, hold nothing.
+"""
+
+from __future__ import annotations
+
+import re
+from functools import lru_cache
+from urllib.parse import unquote
+
+from uvicorn.protocols.http._head import FORWARDED
+
+# Longer sections and request lines are parsed each time; that bounds what is kept.
+MAX_SECTION = 4096
+MAX_LINE = 256
+
+# A part of what RFC 9112 3 allows: methods without a meaning of their own for the parser, the origin form, and of
+# its characters those of RFC 3986 3.3 and 3.4.
+_LINE = re.compile(
+    rb"(GET|HEAD|POST|PUT|DELETE|PATCH|OPTIONS) (/[A-Za-z0-9\-._~!$&'()*+,;=:@/%]*)"
+    rb"(?:\?([A-Za-z0-9\-._~!$&'()*+,;=:@/?%]*))? HTTP/1\.1\Z"
+)
+
+# Fields that mean more than themselves: a body behind the section, or another course of the connection.
+_MEANINGFUL = frozenset((b"content-length", b"transfer-encoding", b"expect", b"upgrade", b"connection"))
+
+Fields = tuple[tuple[bytes, bytes], ...]
+
+
+@lru_cache(maxsize=1024)
+def request_line(line: bytes) -> tuple[str, str, bytes, bytes, bool] | None:
+    """A request line, without its end, taken apart.
+
+    Returns:
+        (method, decoded path, path as sent, query, whether the method is HEAD); None for what is left to the parser.
+    """
+    match = _LINE.match(line)
+    if match is None:
+        return None
+    method, path, query = match.groups(b"")
+    return method.decode("ascii"), unquote(path.decode("ascii")), path, query, method == b"HEAD"
+
+
+class RepeatedSection:
+    """A header section and what it has turned out to mean.
+
+    Attributes:
+        raw: Its bytes, from the end of the request line to the end of the head.
+        size: How many these are.
+        fields: The fields, names in lower case.
+        forwarded: Whether a proxy says in them for whom it asks.
+        longest_line: The longest request line that keeps the head within the limit.
+    """
+
+    __slots__ = ("fields", "forwarded", "longest_line", "raw", "size")
+
+    def __init__(self, raw: bytes, fields: Fields, forwarded: bool, longest_line: int) -> None:
+        self.raw = raw
+        self.size = len(raw)
+        self.fields = fields
+        self.forwarded = forwarded
+        self.longest_line = longest_line
+
+
+def learn(data: bytes, fields: Fields, head_limit: int) -> RepeatedSection | None:
+    """Look at a request that has been taken whole.
+
+    Args:
+        data: All that came with it.
+        fields: Its fields, as the parser found them.
+        head_limit: `limit_request_head`, in bytes.
+
+    Returns:
+        Its header section, to be recognised; None where there is more to it than fields.
+    """
+    line, _, rest = data.partition(b"\r\n")
+    size = len(data) - len(line)
+    # Its end is the end of the data, and no body can follow: that is all there was.
+    whole = rest.find(b"\r\n\r\n") == len(rest) - 4
+    if not whole or size > MAX_SECTION or request_line(line) is None:
+        return None
+    for name, value in fields:
+        if name in _MEANINGFUL and not (name == b"connection" and value.lower() == b"keep-alive"):
+            return None
+    forwarded = any(name in FORWARDED for name, _ in fields)
+    return RepeatedSection(data[-size:], fields, forwarded, min(MAX_LINE, head_limit - size))
