@@ -165,6 +165,7 @@ class Config:
     timeout_request_body: float
     timeout_response_write: float
     timeout_tls_handshake: float
+    ws_handshake_timeout: float | None
     timeout_lifespan_shutdown: float | None
     shutdown_delay: float
     limit_request_head: int
@@ -239,6 +240,7 @@ class Config:
         timeout_request_body: float = 60,
         timeout_response_write: float = 60,
         timeout_tls_handshake: float = 60,
+        ws_handshake_timeout: float | None = 10.0,
         timeout_lifespan_shutdown: float | None = None,
         shutdown_delay: float = 0,
         limit_request_head: int = 128 * 1024,

@@ -305,6 +305,7 @@ def run(
     timeout_request_body: float = 60,
     timeout_response_write: float = 60,
     timeout_tls_handshake: float = 60,
+    ws_handshake_timeout: float | None = 10.0,
     timeout_lifespan_shutdown: float | None = None,
     shutdown_delay: float = 0,
     limit_request_head: int = 131072,

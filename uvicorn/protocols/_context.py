@@ -41,6 +41,7 @@ class ProtocolConfig(Protocol):
     timeout_response_write: float
     ws_max_size: int
     ws_max_queue: int
+    ws_handshake_timeout: float | None
     ws_ping_interval: float | None
     ws_ping_timeout: float | None
     ws_per_message_deflate: bool

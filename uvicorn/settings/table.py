@@ -407,6 +407,14 @@ def _protocols(table: _Builder) -> None:
     add("ws_max_size", 16777216, Size(0), "The largest WebSocket message that is taken.")
     add("ws_max_queue", 32, Integer(1), "How many WebSocket messages may wait for the application.")
     add(
+        "ws_handshake_timeout",
+        10.0,
+        Duration(),
+        "How long the application may take to accept or refuse a WebSocket; then the client gets 504. 0 waits for ever.",
+        nullable=True,
+        since="0.37.0+",
+    )
+    add(
         "ws_ping_interval",
         20.0,
         Duration(),

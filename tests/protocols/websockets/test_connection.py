@@ -612,6 +612,70 @@ def test_send_that_waits_ends_with_the_connection(filled_before: bool) -> None:
     run(test)
 
 
+# --- a handshake that takes long ---------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("ws", CLASSES)
+def test_handshake_that_the_application_does_not_answer_ends_with_504(
+    ws: Any, error_log: list[logging.LogRecord]
+) -> None:
+    async def test() -> None:
+        peer = Peer(ws, ws_handshake_timeout=7)
+        assert await peer.receive() == {"type": "websocket.connect"}
+        assert peer.connection.deadline == 107.0
+        peer.connection.expire(107.0)
+        assert peer.transport.take().startswith(b"HTTP/1.1 504 Gateway Timeout\r\n")
+        assert peer.transport.closed
+        assert peer.state.statuses[504] == 1
+        assert await peer.receive() == {"type": "websocket.disconnect", "code": 1006}
+        with pytest.raises(ClientDisconnected):
+            await peer.send("accept")
+        peer.connection.expire(peer.connection.deadline)
+        assert peer.transport.aborted
+        await peer.end()
+
+    run(test)
+    assert messages(error_log) == [
+        "WARNING WebSocket handshake timed out: no answer of the application within 7 s (ws_handshake_timeout).",
+        'INFO 127.0.0.1:4321 - "WebSocket /" 504',
+    ]
+
+
+@pytest.mark.parametrize("timeout", [0, None])
+def test_handshake_without_a_limit_waits_for_the_application(timeout: float | None) -> None:
+    async def test() -> None:
+        peer = Peer(ws_handshake_timeout=timeout)
+        assert peer.connection.deadline == NEVER
+        await peer.accept()
+
+    run(test)
+
+
+def test_own_response_that_has_begun_is_in_time() -> None:
+    async def test() -> None:
+        peer = Peer()
+        await peer.receive()
+        await peer.send("http.response.start", status=401)
+        assert peer.connection.deadline == NEVER
+
+    run(test)
+
+
+def test_raw_request_that_never_becomes_complete_is_cut() -> None:
+    async def test() -> None:
+        transport, state = FakeTransport(), ServerState()
+        state.now = 100.0
+        config = Config(lambda: None, log_config=None, timeout_request_head=3)
+        connection = WebSocketProtocol(config, state, {})
+        connection.connection_made(transport)
+        connection.data_received(REQUEST)
+        assert connection.deadline == 103.0
+        connection.expire(103.0)
+        assert transport.aborted
+
+    run(test)
+
+
 # --- pings ------------------------------------------------------------------------------------------
 
 
@@ -619,7 +683,6 @@ def test_send_that_waits_ends_with_the_connection(filled_before: bool) -> None:
 def test_ping_goes_out_after_the_interval_and_again_after_the_answer(ws: Any) -> None:
     async def test() -> None:
         peer = Peer(ws, ws_ping_interval=20, ws_ping_timeout=5)
-        assert peer.connection.deadline == NEVER
         await peer.accept()
         assert peer.connection.deadline == 120.0
         peer.connection.expire(120.0)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from uvicorn.protocols.websockets._engine import InvalidText, MessageJoiner
+from uvicorn.protocols.websockets._engine import InvalidData, MessageJoiner
 
 TEXT = "aé€𝄞"
 
@@ -52,21 +52,21 @@ def test_message_may_be_empty() -> None:
 
 
 def test_invalid_first_fragment_is_an_error_at_once() -> None:
-    with pytest.raises(InvalidText):
+    with pytest.raises(InvalidData):
         MessageJoiner().start(True, b"\xff")
 
 
 def test_invalid_later_fragment_is_an_error_at_once() -> None:
     joiner = MessageJoiner()
     joiner.start(True, b"\xe2")
-    with pytest.raises(InvalidText):
+    with pytest.raises(InvalidData):
         joiner.add(b"\x28", False)
 
 
 def test_cut_code_point_at_the_end_is_an_error() -> None:
     joiner = MessageJoiner()
     joiner.start(True, b"a")
-    with pytest.raises(InvalidText):
+    with pytest.raises(InvalidData):
         joiner.add(b"\xe2\x82", True)
 
 

@@ -28,6 +28,7 @@ from tests.protocols.websockets.frames import (
     frame,
     read_frames,
 )
+from uvicorn.protocols.websockets._deflate import agree
 from uvicorn.protocols.websockets._engine import Closed, Engine, Pong
 from uvicorn.protocols.websockets.websockets_sansio_impl import WebSocketsEngine
 from uvicorn.protocols.websockets.wsproto_impl import WSProtoEngine
@@ -41,7 +42,7 @@ LIMIT = 1000
 @pytest.fixture(params=[WebSocketsEngine, WSProtoEngine])
 def make(request: pytest.FixtureRequest) -> Make:
     def made(max_size: int = LIMIT, offers: Any = ()) -> Engine:
-        return request.param(max_size, bool(offers), list(offers))
+        return request.param(max_size, agree(list(offers)))
 
     return made
 
@@ -191,12 +192,23 @@ def test_messages_before_the_close_are_delivered_and_nothing_after_it(make: Make
     assert engine.receive(frame(TEXT, b"c")) == []
 
 
-def test_close_within_a_message_ends_the_connection(make: Make, feed: Feed) -> None:
-    engine = make()
-    (event,) = feed(engine, frame(TEXT, b"a", final=False) + close_frame(1000))
-    # RFC 6455 5.4 lets control frames come between fragments; one library takes this one for a mistake.
-    assert event.code in (1000, 1002)
-    assert read_frames(engine.output()) == [closed(event.code, event.reason)]
+@pytest.mark.parametrize("offers", [(), OFFER], ids=["plain", "deflate"])
+@pytest.mark.parametrize(
+    ("close", "event", "answer"),
+    [
+        (close_frame(1000), Closed(1000, ""), closed(1000)),
+        (close_frame(4000, b"bye"), Closed(4000, "bye"), closed(4000, "bye")),
+        (close_frame(), Closed(1005, ""), Sent(CLOSE, b"")),
+    ],
+)
+def test_close_within_a_message_is_a_close_like_any_other(
+    make: Make, feed: Feed, offers: Any, close: bytes, event: Closed, answer: Sent
+) -> None:
+    engine = make(offers=offers)
+    data, rsv = (deflated(b"hello")[:2], RSV1) if offers else (b"a\xe2", 0)
+    wire = frame(TEXT, data, final=False, rsv=rsv) + close + frame(CONT, b"b")
+    assert feed(engine, wire) == [event]
+    assert read_frames(engine.output()) == [answer]
 
 
 @pytest.mark.parametrize("code", [0, 999, 1004, 1005, 1006, 1015, 1016, 2000, 2999, 5000, 65535])
@@ -445,16 +457,6 @@ def test_inflated_size_is_summed_over_fragments(make: Make, feed: Feed) -> None:
 # --- compression ------------------------------------------------------------------------------------
 
 
-def test_without_an_offer_nothing_is_agreed(make: Make) -> None:
-    assert make(offers=[("x-other", [])]).extensions is None
-    assert make().extensions is None
-
-
-def test_compression_that_is_switched_off_is_not_agreed() -> None:
-    for engine_class in (WebSocketsEngine, WSProtoEngine):
-        assert engine_class(LIMIT, False, OFFER).extensions is None
-
-
 def test_plain_messages_pass_where_compression_is_agreed(make: Make, feed: Feed) -> None:
     engine = make(offers=OFFER)
     wire = frame(TEXT, b"plain") + frame(TEXT, deflated(b"packed"), rsv=RSV1) + frame(TEXT, b"plain")
@@ -492,7 +494,29 @@ def test_other_reserved_bits_fail_the_connection_with_compression_too(
 
 def test_corrupt_compressed_data_fails_the_connection(make: Make, feed: Feed) -> None:
     engine = make(offers=OFFER)
-    failed(feed(engine, frame(TEXT, b"\xff\xff\xff\xff", rsv=RSV1)), engine, 1002, 1007)
+    failed(feed(engine, frame(TEXT, b"\xff\xff\xff\xff", rsv=RSV1)), engine, 1007)
+
+
+def test_message_that_ends_with_a_final_block_is_not_the_last(make: Make, feed: Feed) -> None:
+    engine = make(offers=OFFER)
+    final = frame(TEXT, bytes.fromhex("f348cdc9c9070000"), rsv=RSV1)  # RFC 7692 7.2.3.4
+    wire = final + frame(TEXT, deflated(b"and on"), rsv=RSV1)
+    assert feed(engine, wire * 2) == ["Hello", "and on"] * 2
+    engine = make(offers=OFFER)
+    flood = frame(BINARY, bytes.fromhex("f348cdc9c9070000") + bytes(100), rsv=RSV1)
+    failed(feed(engine, flood), engine, 1007)
+
+
+def test_mistakes_between_compressed_messages_are_no_compressed_data(make: Make, feed: Feed) -> None:
+    start = frame(TEXT, deflated(b"hello")[:3], final=False, rsv=RSV1)
+    for wire in (
+        start + frame(TEXT, b"\xff\xff", rsv=RSV1),
+        frame(TEXT, deflated(b"hello"), rsv=RSV1) + frame(CONT, b"\xff\xff"),
+        frame(CONT, b"\xff\xff", rsv=RSV1),
+    ):
+        engine = make(offers=OFFER)
+        events = feed(engine, wire)
+        failed([event for event in events if event != "hello"], engine, 1002)
 
 
 @pytest.mark.parametrize("content", ["", "hello", "é" * 300, b"", b"\x00\xff" * 400], ids=repr)
@@ -509,69 +533,6 @@ def test_what_is_sent_compressed_inflates_to_what_was_given(make: Make, content:
         assert sent.opcode == (TEXT if isinstance(content, str) else BINARY)
         data = inflate.decompress(sent.payload + b"\x00\x00\xff\xff")
         assert data == (content.encode() if isinstance(content, str) else content)
-
-
-@pytest.mark.parametrize(
-    "params",
-    [
-        [],
-        [("server_no_context_takeover", None)],
-        [("client_no_context_takeover", None)],
-        [("server_max_window_bits", "10")],
-        [("client_max_window_bits", "10")],
-        [("client_max_window_bits", None)],
-        [
-            ("server_max_window_bits", "15"),
-            ("client_max_window_bits", "15"),
-            ("server_no_context_takeover", None),
-        ],
-    ],
-    ids=str,
-)
-def test_offer_is_taken_with_what_it_demands(make: Make, feed: Feed, params: Any) -> None:
-    engine = make(offers=[("permessage-deflate", params)])
-    assert engine.extensions is not None
-    name, *answers = [part.strip() for part in engine.extensions.split(";")]
-    assert name == "permessage-deflate"
-    answered = dict(answer.partition("=")[::2] for answer in answers)
-    offered = dict(params)
-    # RFC 7692 7.1: what the server must not leave out, and what it may say only where it was offered.
-    if "server_no_context_takeover" in offered:
-        assert "server_no_context_takeover" in answered
-    if "server_max_window_bits" in offered:
-        assert 9 <= int(answered["server_max_window_bits"]) <= int(offered["server_max_window_bits"])
-    if "client_max_window_bits" not in offered:
-        assert "client_max_window_bits" not in answered
-    # And it works, over several messages, for a client that does what was agreed.
-    window = int(answered.get("client_max_window_bits", "9"))
-    for _ in range(3):
-        assert feed(engine, frame(TEXT, deflated(b"hello " * 50, window), rsv=RSV1)) == ["hello " * 50]
-
-
-@pytest.mark.parametrize(
-    "params",
-    [
-        [("unknown", None)],
-        [("unknown", "1")],
-        [("server_no_context_takeover", "1")],
-        [("client_no_context_takeover", "true")],
-        [("server_no_context_takeover", None), ("server_no_context_takeover", None)],
-        [("server_max_window_bits", None)],
-        [("server_max_window_bits", "7")],
-        [("server_max_window_bits", "8")],  # zlib cannot
-        [("server_max_window_bits", "16")],
-        [("server_max_window_bits", "010")],
-        [("client_max_window_bits", "abc")],
-        [("client_max_window_bits", "16")],
-        [("client_max_window_bits", "10"), ("client_max_window_bits", "11")],
-    ],
-    ids=str,
-)
-def test_offer_that_cannot_be_met_is_declined_for_the_next(make: Make, params: Any) -> None:
-    assert make(offers=[("permessage-deflate", params)]).extensions is None
-    engine = make(offers=[("x-other", []), ("permessage-deflate", params), ("permessage-deflate", [])])
-    assert engine.extensions is not None
-    assert engine.extensions.startswith("permessage-deflate")
 
 
 # --- sending ----------------------------------------------------------------------------------------
@@ -648,7 +609,7 @@ def test_messages_arrive_as_they_were_sent_wherever_the_bytes_are_cut(
             opcode = CONT if i else TEXT if isinstance(content, str) else BINARY
             wire += frame(opcode, piece, final=i == len(pieces) - 1, mask=mask)
         expected.append(content)
-    engine: Engine = engine_class(100_000, False, [])
+    engine: Engine = engine_class(100_000, None)
     got: list[Any] = []
     edges = [0, *sorted(min(cut, len(wire)) for cut in cuts), len(wire)]
     for start, end in pairwise(edges):

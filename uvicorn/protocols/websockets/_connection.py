@@ -7,34 +7,26 @@ application's side; what happens between them is here.
 from __future__ import annotations
 
 import asyncio
-import http
-from collections.abc import Iterable
 from typing import Any, ClassVar
-from urllib.parse import unquote
 
 from uvicorn.logging import TRACE_LOG_LEVEL
-from uvicorn.protocols._access import CHANGED_SCOPE, client_text, mended, request_path
-from uvicorn.protocols._context import NEVER, ConnectionContext, ProtocolConfig
+from uvicorn.protocols._context import NEVER, ProtocolConfig
 from uvicorn.protocols._flow import FlowControl
 from uvicorn.protocols._refusals import refusal
 from uvicorn.protocols._state import ServerState
 from uvicorn.protocols._upgrade import TakesUpgrade, UpgradeRequest
-from uvicorn.protocols.http._framing import CHUNKED, LAST_CHUNK, NONE, ResponseFramer
 from uvicorn.protocols.http._head import Refused
-from uvicorn.protocols.utils import (
-    get_local_addr,
-    get_path_with_query_string,
-    get_remote_addr,
-    is_ssl,
-)
+from uvicorn.protocols.utils import get_remote_addr
+from uvicorn.protocols.websockets._deflate import agree
 from uvicorn.protocols.websockets._engine import Engine, Event, Pong
 from uvicorn.protocols.websockets._handshake import (
     BadHandshake,
     Handshake,
     RawRequestReader,
-    accept_response,
+    refused_handshake,
 )
 from uvicorn.protocols.websockets._keepalive import KeepAlive
+from uvicorn.protocols.websockets._opening import Opening, WebSocketContext
 from uvicorn.protocols.websockets._session import DENYING, HANDSHAKE, OPEN, WebSocketSession
 
 # How long the peer may take to answer a close frame, and to close the connection after it.
@@ -47,20 +39,6 @@ QUEUE_BYTES = 1_048_576
 
 # RFC 6455 7.4.1, and the IANA registry it has opened.
 ABNORMAL_CLOSURE, INTERNAL_ERROR, SERVICE_RESTART = 1006, 1011, 1012
-
-
-# Status and headers of the application's own HTTP response.
-Denial = tuple[int, list[tuple[bytes, bytes]]]
-
-
-class WebSocketContext(ConnectionContext):
-    """The shared decisions of WebSocket connections."""
-
-    __slots__ = ("framer",)
-
-    def __init__(self, config: ProtocolConfig, state: ServerState, loop: asyncio.AbstractEventLoop) -> None:
-        super().__init__(config, state, loop)
-        self.framer = ResponseFramer()
 
 
 class WebSocketConnection(TakesUpgrade):
@@ -76,10 +54,7 @@ class WebSocketConnection(TakesUpgrade):
     __slots__ = (
         "_closing",
         "_counted",
-        "_denial_left",
-        "_denial_mode",
         "_engine",
-        "_handshake",
         "_held",
         "_keepalive",
         "_raw",
@@ -90,6 +65,7 @@ class WebSocketConnection(TakesUpgrade):
         "flow",
         "logger",
         "loop",
+        "opening",
         "scope",
         "server_state",
         "session",
@@ -124,15 +100,13 @@ class WebSocketConnection(TakesUpgrade):
         self.logger = context.logger
         self.deadline = NEVER
         self.scope: Any = None
+        self.opening: Opening | None = None  # until it is answered
         self.session: WebSocketSession | None = None
         self._engine: Engine | None = None
-        self._handshake: Handshake | None = None
         self._raw: RawRequestReader | None = None
         self._keepalive = KeepAlive(config.ws_ping_interval, config.ws_ping_timeout)
         self._held = b""  # bytes that wait until the application has taken messages, or has accepted
-        self._denial_mode = NONE  # how the body of the application's own HTTP response goes
         self._counted = False  # among the open ones
-        self._denial_left = 0  # how much of it is to come, where it has a length
         self._closing = False  # a close frame has gone out, or the transport is closing
 
     # --- asyncio.Protocol --------------------------------------------------------------------
@@ -141,6 +115,9 @@ class WebSocketConnection(TakesUpgrade):
         self.transport = transport  # type: ignore[assignment]
         self.flow = FlowControl(self.transport)
         self.server_state.add_connection(self)
+        self.deadline = (
+            self.server_state.now + self.config.timeout_request_head
+        )  # for who has none of our HTTP
         if self.context.trace:
             self._trace("WebSocket connection made")
 
@@ -180,16 +157,21 @@ class WebSocketConnection(TakesUpgrade):
 
     def upgrade_received(self, request: UpgradeRequest) -> None:
         try:
-            handshake = self._handshake = Handshake(request.headers)
-            self._engine = self.engine_class(
-                self.config.ws_max_size, self.config.ws_per_message_deflate, handshake.extensions
-            )
+            handshake = Handshake(request.headers)
         except BadHandshake as exc:
             self._refuse_handshake(exc)
             return
-        self.scope = self._make_scope(request, handshake)
+        config = self.config
+        deflate = agree(handshake.extensions) if config.ws_per_message_deflate else None
+        self._engine = self.engine_class(config.ws_max_size, deflate)
+        opening = self.opening = Opening(
+            self.context, self.transport, request, handshake, deflate, self.app_state
+        )
+        self.scope = opening.scope
         session = self.session = WebSocketSession(self, self.scope)
         session.started_at = self.server_state.now
+        timeout = config.ws_handshake_timeout
+        self.deadline = self.server_state.now + timeout if timeout else NEVER
         if request.rest:
             self.data_received(request.rest)
         self.server_state.total_requests += 1
@@ -275,25 +257,9 @@ class WebSocketConnection(TakesUpgrade):
 
     # --- the opening handshake ---------------------------------------------------------------
 
-    def accept(self, subprotocol: str | None, headers: Iterable[tuple[bytes, bytes]]) -> None:
-        """Answer 101.
-
-        Raises:
-            InvalidResponse: Something in it cannot be written.
-        """
-        assert self._handshake is not None
-        assert self._engine is not None
-        fields = [(bytes(name), bytes(value)) for name, value in headers]
-        self.transport.write(
-            accept_response(
-                self._handshake, self._engine.extensions, subprotocol, self.context.default_lines(), fields
-            )
-        )
-        self.server_state.statuses[101] += 1
-        self.log_handshake("[accepted]")
-
     def opened(self) -> None:
         """The session is open: keep-alive begins, and what came early is read."""
+        self.opening = None
         self._counted = True
         self.server_state.websockets += 1
         self._keepalive.start(self.server_state.now)
@@ -306,121 +272,18 @@ class WebSocketConnection(TakesUpgrade):
 
     def refuse(self, status: int) -> None:
         """Answer the handshake with a response of our own."""
-        self.server_state.statuses[status] += 1
-        if status == 500:
-            body = b"Internal Server Error"
-        else:
-            body = b""
-            self.log_handshake(str(status))
-        lines = b"".join(
-            (
-                b"HTTP/1.1 %d %b\r\n" % (status, http.HTTPStatus(status).phrase.encode("ascii")),
-                self.context.default_lines(),
-                b"content-type: text/plain; charset=utf-8\r\ncontent-length: %d\r\n" % len(body),
-                b"connection: close\r\n\r\n",
-            )
-        )
-        self.transport.write(lines + body)
+        assert self.opening is not None
+        self.opening.refuse(status)
         self.close_transport()
-
-    def check_denial(self, start: Any) -> Denial:
-        """The application's own HTTP response, where it can be written.
-
-        Raises:
-            InvalidResponse: It cannot.
-        """
-        headers = [(bytes(name), bytes(value)) for name, value in start.get("headers") or ()]
-        self.context.framer.head(start["status"], headers, b"", False, True, False)
-        return start["status"], headers
-
-    def write_denial(self, denial: Denial | None, body: bytes, more: bool) -> None:
-        """Write a part of the application's own HTTP response: with `denial` the first one.
-
-        Raises:
-            RuntimeError: The body is longer or shorter than its Content-Length.
-        """
-        if denial is not None:
-            status, headers = denial
-            self.server_state.statuses[status] += 1
-            names = {name.lower() for name, _ in headers}
-            bodiless = status in (204, 304)
-            if not more and not bodiless and not names & {b"content-length", b"transfer-encoding"}:
-                headers.append((b"content-length", b"%d" % len(body)))
-            head, self._denial_mode, self._denial_left, _ = self.context.framer.head(
-                status, headers, self.context.default_lines(), bodiless, True, False
-            )
-            self.transport.write(head)
-        if self._denial_mode == CHUNKED:
-            if body:
-                self.transport.write(b"%x\r\n%b\r\n" % (len(body), body))
-            if not more:
-                self.transport.write(LAST_CHUNK)
-        elif self._denial_mode != NONE:
-            self._denial_left -= len(body)
-            if self._denial_left < 0:
-                raise RuntimeError("Response content longer than Content-Length")
-            if body:
-                self.transport.write(body)
-            if not more and self._denial_left:
-                raise RuntimeError("Response content shorter than Content-Length")
 
     def _refuse_handshake(self, exc: BadHandshake) -> None:
         self._closing = True
         self._held = b""
-        version_line = b"sec-websocket-version: 13\r\n" if exc.version else b""
-        self.server_state.statuses[426 if exc.version and not self.explains_refusals else 400] += 1
         self.logger.warning("Invalid WebSocket handshake received. (%s)", exc.text)
-        if self.explains_refusals:
-            body, status_line = (
-                f"Failed to open a WebSocket connection: {exc.text}.\n".encode(),
-                b"400 Bad Request",
-            )
-        else:
-            body = b""
-            status_line = b"426 Upgrade Required" if exc.version else b"400 Bad Request"
-        self.transport.write(
-            b"".join(
-                (
-                    b"HTTP/1.1 %b\r\n" % status_line,
-                    self.context.default_lines(),
-                    b"content-type: text/plain; charset=utf-8\r\ncontent-length: %d\r\n" % len(body),
-                    b"connection: close\r\n",
-                    version_line,
-                    b"\r\n",
-                    body,
-                )
-            )
-        )
+        status, response = refused_handshake(exc, self.explains_refusals, self.context.default_lines())
+        self.server_state.statuses[status] += 1
+        self.transport.write(response)
         self.close_transport()
-
-    def log_handshake(self, outcome: str) -> None:
-        """The access line of a WebSocket."""
-        scope = self.scope
-        try:
-            shown = client_text(scope["client"]), get_path_with_query_string(scope)
-        except CHANGED_SCOPE:
-            known = mended(scope)
-            shown = client_text(known["client"]), request_path(known)
-        self.logger.info('%s - "WebSocket %s" %s', *shown, outcome)
-
-    def _make_scope(self, request: UpgradeRequest, handshake: Handshake) -> Any:
-        context = self.context
-        return {
-            "type": "websocket",
-            "asgi": {"version": context.asgi_version, "spec_version": "2.4"},
-            "http_version": "1.1",
-            "scheme": "wss" if is_ssl(self.transport) else "ws",
-            "server": self.server_state.address or get_local_addr(self.transport),
-            "client": get_remote_addr(self.transport),
-            "root_path": context.root_path,
-            "path": context.root_path + unquote(request.path.decode("ascii")),
-            "raw_path": context.root_path_bytes + request.path,
-            "query_string": request.query,
-            "headers": request.headers,
-            "subprotocols": handshake.subprotocols,
-            "state": self.app_state.copy(),
-            "extensions": {"websocket.http.response": {}},
-        }
 
     # --- writing -----------------------------------------------------------------------------
 
@@ -429,7 +292,7 @@ class WebSocketConnection(TakesUpgrade):
         if isinstance(content, str):
             self._engine.send_text(content)
         else:
-            self._engine.send_bytes(bytes(memoryview(content)))
+            self._engine.send_bytes(content if type(content) is bytes else bytes(memoryview(content)))
         self._write_output()
 
     def _write_output(self) -> None:
@@ -464,6 +327,9 @@ class WebSocketConnection(TakesUpgrade):
         if self._closing or self._engine is None or self._denying():
             self.transport.abort()
             return
+        if self.opening is not None:
+            self._give_up_handshake()
+            return
         payload = self._keepalive.due(now)
         if payload is not None:
             self.deadline = self._keepalive.deadline
@@ -477,6 +343,16 @@ class WebSocketConnection(TakesUpgrade):
         assert self.session is not None
         self.session.disconnected(INTERNAL_ERROR, "keepalive ping timeout")
         self.start_close(INTERNAL_ERROR, "keepalive ping timeout")
+
+    def _give_up_handshake(self) -> None:
+        """The application has neither accepted nor refused in time."""
+        assert self.session is not None
+        self.logger.warning(
+            "WebSocket handshake timed out: no answer of the application within %g s (ws_handshake_timeout).",
+            self.config.ws_handshake_timeout,
+        )
+        self.session.disconnected(ABNORMAL_CLOSURE, None)
+        self.refuse(504)
 
     def shutdown(self) -> None:
         """The server goes: tell the client so (1012), and the application."""

@@ -7,15 +7,16 @@ gathers in `output()`. It knows neither the transport nor ASGI nor time.
 from __future__ import annotations
 
 import codecs
-from typing import NamedTuple, Protocol
+from typing import TYPE_CHECKING, NamedTuple, Protocol
 
-from uvicorn.protocols.websockets._handshake import Offers
+if TYPE_CHECKING:
+    from uvicorn.protocols.websockets._deflate import Deflate
 
 __all__ = [
     "Closed",
     "Engine",
     "Event",
-    "InvalidText",
+    "InvalidData",
     "MessageJoiner",
     "MessageTooBig",
     "Pong",
@@ -44,19 +45,16 @@ class Engine(Protocol):
 
     Args:
         max_size: The largest message in bytes, inflated.
-        deflate: Whether to agree on compression where the client offers it.
-        offers: The client's Sec-WebSocket-Extensions.
+        deflate: The compression that was agreed on.
 
     Attributes:
-        extensions: What goes into our Sec-WebSocket-Extensions.
         missing: How many bytes of a message's frame are still to come, where that is known; else 0. So many may be
             given at once.
     """
 
-    extensions: str | None
     missing: int
 
-    def __init__(self, max_size: int, deflate: bool, offers: Offers) -> None: ...
+    def __init__(self, max_size: int, deflate: Deflate | None) -> None: ...
 
     def receive(self, data: bytes) -> list[Event]:
         """What the bytes mean. Pings are answered and closes echoed in `output()`; after Closed comes nothing."""
@@ -73,8 +71,8 @@ class Engine(Protocol):
         """What there is to send; empties it."""
 
 
-class InvalidText(Exception):
-    """A text message is not UTF-8 (RFC 6455 8.1)."""
+class InvalidData(Exception):
+    """A message is not what it says it is: its text is not UTF-8 (RFC 6455 8.1), or it is not compressed data."""
 
 
 class MessageTooBig(Exception):
@@ -98,7 +96,7 @@ class MessageJoiner:
         """The first of several fragments.
 
         Raises:
-            InvalidText: A text is no UTF-8.
+            InvalidData: A text is no UTF-8.
         """
         self._decoder = codecs.getincrementaldecoder("utf-8")() if is_text else None
         self._append(data, final=False)
@@ -107,7 +105,7 @@ class MessageJoiner:
         """One more fragment; the message where it was the last.
 
         Raises:
-            InvalidText: A text is no UTF-8.
+            InvalidData: A text is no UTF-8.
         """
         self._append(data, final)
         if not final:
@@ -120,5 +118,5 @@ class MessageJoiner:
             try:
                 self._decoder.decode(data, final)
             except UnicodeDecodeError as exc:
-                raise InvalidText(str(exc)) from None
+                raise InvalidData(str(exc)) from None
         self._buffer += data

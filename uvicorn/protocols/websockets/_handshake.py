@@ -157,6 +157,33 @@ def accept_response(
     return b"".join(lines)
 
 
+def refused_handshake(exc: BadHandshake, explained: bool, default_lines: bytes) -> tuple[int, bytes]:
+    """Status and response for a request that opens no WebSocket.
+
+    Args:
+        exc: Why.
+        explained: Whether the body says why; it is 400 then for a wrong version, too, as the websockets library has it.
+        default_lines: The server's own header lines.
+    """
+    if explained:
+        status, status_line = 400, b"400 Bad Request"
+        body = f"Failed to open a WebSocket connection: {exc.text}.\n".encode()
+    else:
+        status, status_line = (426, b"426 Upgrade Required") if exc.version else (400, b"400 Bad Request")
+        body = b""
+    return status, b"".join(
+        (
+            b"HTTP/1.1 %b\r\n" % status_line,
+            default_lines,
+            b"content-type: text/plain; charset=utf-8\r\ncontent-length: %d\r\n" % len(body),
+            b"connection: close\r\n",
+            b"sec-websocket-version: 13\r\n" if exc.version else b"",  # RFC 6455 4.4
+            b"\r\n",
+            body,
+        )
+    )
+
+
 class RawRequestReader:
     """Reads an opening request that comes as bytes, from an HTTP protocol that is none of ours."""
 

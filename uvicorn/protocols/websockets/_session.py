@@ -18,13 +18,14 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 from uvicorn._types import ASGI3Application, ASGIReceiveEvent, ASGISendEvent
-from uvicorn.protocols._context import is_cancelled
+from uvicorn.protocols._context import NEVER, is_cancelled
 from uvicorn.protocols._fields import InvalidResponse
 from uvicorn.protocols._flow import forget, wake
 from uvicorn.protocols.utils import ClientDisconnected
 
 if TYPE_CHECKING:
     from uvicorn.protocols.websockets._connection import WebSocketConnection
+    from uvicorn.protocols.websockets._opening import Opening
 
 HANDSHAKE, DENYING, OPEN, CLOSED = range(4)
 
@@ -213,7 +214,7 @@ class WebSocketSession:
     # --- what the messages do ----------------------------------------------------------------
 
     def _accept(self, message: Any) -> None:
-        self._connection.accept(message.get("subprotocol"), message.get("headers") or ())
+        self._opening().accept(message.get("subprotocol"), message.get("headers") or ())
         self.state = OPEN
         self._connection.opened()
 
@@ -226,9 +227,11 @@ class WebSocketSession:
         status = message["status"]
         if not isinstance(status, int) or not 200 <= status <= 599:
             raise InvalidResponse(f"Invalid status code of the response: {status!r}.")
-        self._denial = self._connection.check_denial(message)
+        opening = self._opening()
+        self._denial = opening.check_denial(message)
         self.state = DENYING
-        self._connection.log_handshake(str(status))
+        self._connection.deadline = NEVER  # from here on only a client that does not read is late
+        opening.log(str(status))
 
     def _deny_body(self, message: Any) -> None:
         more = message.get("more_body", False)
@@ -240,7 +243,12 @@ class WebSocketSession:
 
     def _write_denial(self, body: bytes, more: bool) -> None:
         denial, self._denial = self._denial, None
-        self._connection.write_denial(denial, body, more)
+        self._opening().write_denial(denial, body, more)
+
+    def _opening(self) -> Opening:
+        opening = self._connection.opening
+        assert opening is not None  # by the states in which it is asked for
+        return opening
 
     def _send_message(self, message: Any) -> None:
         content = message.get("bytes")

@@ -1,7 +1,7 @@
 """WebSocket by the websockets library's sans-I/O layer: a thin engine, and the documented class.
 
-By far the most frequent frame is a whole uncompressed message of its own. That one is read and written here (0.4 us for
-16 bytes, against 4 us); whatever else comes, and whatever is wrong, is the library's to judge, frame by frame.
+By far the most frequent frame is a whole message of its own. That one is read and written here (0.4 us for 16 bytes,
+against 4 us); whatever else comes, and whatever is wrong, is the library's to judge, frame by frame.
 """
 
 from __future__ import annotations
@@ -9,11 +9,10 @@ from __future__ import annotations
 import struct
 from typing import Any, ClassVar
 
-from websockets.exceptions import NegotiationError
-from websockets.extensions.permessage_deflate import ServerPerMessageDeflateFactory
+from websockets.extensions import Extension
 from websockets.frames import DATA_OPCODES, CloseCode, Frame, Opcode
-from websockets.headers import build_extension
 from websockets.protocol import Protocol, Side, State
+from websockets.typing import ExtensionName
 
 try:
     from websockets.speedups import apply_mask
@@ -21,37 +20,63 @@ except ImportError:  # pragma: no cover - installed without its C extension
     from websockets.utils import apply_mask
 
 from uvicorn.protocols.websockets._connection import WebSocketConnection
+from uvicorn.protocols.websockets._deflate import NAME, Deflate
 from uvicorn.protocols.websockets._engine import (
     Closed,
     Event,
-    InvalidText,
+    InvalidData,
     MessageJoiner,
     MessageTooBig,
     Pong,
 )
-from uvicorn.protocols.websockets._handshake import Offers
 
 # The largest payload of a control frame (RFC 6455 5.5).
 _CONTROL_SIZE = 125
-# The first byte of a message that is one frame, without extensions (RFC 6455 5.2).
+# The first byte of a message that is one frame (RFC 6455 5.2): as it is, or compressed (RFC 7692 6).
 _TEXT, _BINARY = 0x81, 0x82
+_COMPRESSED = 0x40
+_WHOLE = frozenset((_TEXT, _BINARY))
+_WHOLE_COMPRESSED = _WHOLE | {_TEXT | _COMPRESSED, _BINARY | _COMPRESSED}
+_CLOSE = 0x88
+# A last fragment without content, masked.
+_LAST_FRAGMENT = b"\x80\x80\0\0\0\0"
 # How large a masked frame's header is, by the seven bits of its second byte.
 _HEADER_SIZES = [6] * 126 + [8, 14]
 _SHORT, _LONGER, _LONGEST = struct.Struct("!BB"), struct.Struct("!BBH"), struct.Struct("!BBQ")
 # From this size on a copy costs more than a view.
 _LARGE = 4096
-# 4 KiB windows and a small state: what a server with many connections can afford (256 KiB each by default).
-_DEFLATE = ServerPerMessageDeflateFactory(
-    server_max_window_bits=12, client_max_window_bits=12, compress_settings={"memLevel": 5}
-)
+
+
+class _Marks(Extension):
+    """Takes the mark of compressed messages, for which the library has to have an extension, and does no more.
+
+    Attributes:
+        compressed: Whether the message that has begun last is compressed.
+    """
+
+    name = ExtensionName(NAME)
+
+    def __init__(self) -> None:
+        self.compressed = False
+
+    def decode(self, frame: Frame, *, max_size: int | None = None) -> Frame:
+        if frame.opcode is Opcode.TEXT or frame.opcode is Opcode.BINARY:
+            self.compressed = frame.rsv1
+            frame.rsv1 = False  # anywhere else the library refuses it (RFC 7692 6.1)
+        return frame
+
+    def encode(self, frame: Frame) -> Frame:
+        return frame  # messages do not go out through the library
 
 
 class WebSocketsEngine:
     """Frames by `websockets.protocol.Protocol`."""
 
     __slots__ = (
+        "_deflate",
         "_fragmented",
         "_joiner",
+        "_marks",
         "_max_size",
         "_out",
         "_over",
@@ -59,13 +84,16 @@ class WebSocketsEngine:
         "_protocol",
         "_size",
         "_started",
-        "extensions",
+        "_whole",
         "missing",
     )
 
-    def __init__(self, max_size: int, deflate: bool, offers: Offers) -> None:
-        self._protocol = Protocol(Side.SERVER, state=State.OPEN)
+    def __init__(self, max_size: int, deflate: Deflate | None) -> None:
         self._max_size = max_size
+        self._deflate = deflate
+        self._marks = _Marks()
+        # The first bytes of what is read here. Between the fragments of a message nothing is.
+        self._whole = _WHOLE if deflate is None else _WHOLE_COMPRESSED
         self._size = 0  # of the message so far
         self._joiner = MessageJoiner()
         self._over = False
@@ -74,25 +102,12 @@ class WebSocketsEngine:
         self._fragmented = False  # between the fragments of a message
         self._passing = 0  # this much more of a frame is the library's
         self.missing = 0
-        self.extensions: str | None = None
-        if deflate:
-            self._negotiate(offers)
         # The library holds every frame against what is left of the limit, control frames too, and on the wire, where
         # compression may have made it a little larger than it is. The message itself is measured in `_take_data`.
-        excess = max_size // 100 + 1024 if self.extensions else _CONTROL_SIZE
-        self._protocol.max_message_size = max_size + excess
-
-    def _negotiate(self, offers: Offers) -> None:
-        for name, params in offers:
-            if name != _DEFLATE.name:
-                continue
-            try:
-                agreed, extension = _DEFLATE.process_request_params(params, [])
-            except NegotiationError:
-                continue  # another offer may do (RFC 7692 5)
-            self._protocol.extensions = [extension]
-            self.extensions = build_extension([(_DEFLATE.name, agreed)])
-            return
+        excess = _CONTROL_SIZE if deflate is None else max_size // 100 + 1024
+        self._protocol = Protocol(Side.SERVER, state=State.OPEN, max_size=max_size + excess)
+        if deflate is not None:
+            self._protocol.extensions = [self._marks]
 
     def receive(self, data: bytes | bytearray) -> list[Event]:
         events: list[Event] = []
@@ -107,10 +122,11 @@ class WebSocketsEngine:
         self.missing = 0
         try:
             self._read_frames(data, events)
-        except InvalidText as exc:
+        except InvalidData as exc:
             self._fail(CloseCode.INVALID_DATA, str(exc)[:100], events)
-        except MessageTooBig as exc:
-            self._fail(CloseCode.MESSAGE_TOO_BIG, str(exc), events)
+        except MessageTooBig:
+            reason = f"message exceeds limit of {self._max_size} bytes"
+            self._fail(CloseCode.MESSAGE_TOO_BIG, reason, events)
         return events
 
     def _read_frames(self, data: bytes | bytearray, events: list[Event]) -> None:
@@ -123,7 +139,7 @@ class WebSocketsEngine:
         while at < end and not self._over:
             size = _frame_size(data, at, end)
             first = data[at]
-            if size and (first == _TEXT or first == _BINARY) and not self._fragmented and data[at + 1] & 0x80:
+            if size and first in self._whole and not self._fragmented and data[at + 1] & 0x80:
                 start = at + _HEADER_SIZES[data[at + 1] & 0x7F]
                 if size - (start - at) <= self._max_size:
                     if at + size > end:
@@ -132,23 +148,40 @@ class WebSocketsEngine:
                         return
                     at += size
                     masked = data[start:at] if size < _LARGE else memoryview(data)[start:at]
-                    content = apply_mask(masked, data[start - 4 : start])
-                    events.append(content if first == _BINARY else _text(content))
+                    events.append(self._message(first, apply_mask(masked, data[start - 4 : start])))
                     continue
             if not size:  # of the frame's header only a part has come
                 self._started += data[at:]
                 self.missing = 1
                 return
-            if first & 0x08 == 0:
-                self._fragmented = not first & 0x80
             here = min(at + size, end)
             self._passing = at + size - here
-            self._ask_library(data[at:here], events)
+            self._hand_on(first, data[at:here], events)
             at = here
+
+    def _message(self, first: int, content: bytes) -> str | bytes:
+        """A message that is one frame."""
+        if first & _COMPRESSED:
+            assert self._deflate is not None
+            content = self._deflate.decompress(content, True, self._max_size)
+        return _text(content) if first & 0x0F == Opcode.TEXT else content
+
+    def _hand_on(self, first: int, data: bytes | bytearray, events: list[Event]) -> None:
+        """Give the library the beginning of a frame, or all of it."""
+        if first & 0x08 == 0:
+            self._fragmented = not first & 0x80
+        elif first == _CLOSE and self._fragmented:
+            # RFC 6455 5.4 lets a close come between fragments; the library takes it for a mistake. So the message,
+            # which nobody gets, is completed for it.
+            self._fragmented = False
+            self._protocol.receive_data(_LAST_FRAGMENT)
+            self._protocol.events_received()
+        self._ask_library(data, events)
 
     def _ask_library(self, data: bytes | bytearray, events: list[Event]) -> None:
         protocol = self._protocol
         protocol.receive_data(data)
+        self._out += protocol.data_to_send()
         for frame in protocol.events_received():
             assert isinstance(frame, Frame)
             self._take(frame, events)
@@ -160,6 +193,7 @@ class WebSocketsEngine:
 
     def _fail(self, code: CloseCode, reason: str, events: list[Event]) -> None:
         self._protocol.fail(code, reason)
+        self._out += self._protocol.data_to_send()
         self._end(code, reason, events)
 
     def _end(self, code: int, reason: str, events: list[Event]) -> None:
@@ -181,11 +215,13 @@ class WebSocketsEngine:
 
     def _take_data(self, opcode: Opcode, data: bytes, final: bool) -> str | bytes | None:
         """A frame of a message; the message where it is complete."""
-        self._size += len(data)
-        if self._size > self._max_size:
-            raise MessageTooBig(f"message exceeds limit of {self._max_size} bytes")
-        if final:
-            self._size = 0
+        room = self._max_size - self._size
+        if self._marks.compressed:
+            assert self._deflate is not None
+            data = self._deflate.decompress(data, final, room)
+        elif len(data) > room:
+            raise MessageTooBig
+        self._size = 0 if final else self._size + len(data)
         if opcode is Opcode.CONT:
             return self._joiner.add(data, final)
         if not final:
@@ -194,20 +230,16 @@ class WebSocketsEngine:
         return data if opcode is Opcode.BINARY else _text(data)
 
     def send_text(self, text: str) -> None:
-        if self.extensions is None:
-            self._send(_TEXT, text.encode("utf-8"))
-        else:
-            self._protocol.send_text(text.encode("utf-8"))
+        self._send(_TEXT, text.encode("utf-8"))
 
     def send_bytes(self, data: bytes) -> None:
-        if self.extensions is None:
-            self._send(_BINARY, data)
-        else:
-            self._protocol.send_binary(data)
+        self._send(_BINARY, data)
 
     def _send(self, first: int, data: bytes) -> None:
+        if self._deflate is not None:
+            data = self._deflate.compress(data)
+            first |= _COMPRESSED
         out = self._out
-        out += self._protocol.data_to_send()  # in order
         size = len(data)
         if size < 126:
             out.append(_SHORT.pack(first, size) + data)
@@ -218,16 +250,20 @@ class WebSocketsEngine:
 
     def ping(self, payload: bytes) -> None:
         self._protocol.send_ping(payload)
+        self._out += self._protocol.data_to_send()
 
     def close(self, code: int, reason: str) -> None:
         if code == CloseCode.NO_STATUS_RCVD:
             self._protocol.send_close()
         else:
             self._protocol.send_close(code, reason)
+        self._out += self._protocol.data_to_send()
 
     def output(self) -> bytes:
-        out, self._out = self._out, []
-        out += self._protocol.data_to_send()
+        out = self._out
+        if not out:
+            return b""
+        self._out = []
         return out[0] if len(out) == 1 else b"".join(out)
 
 
@@ -251,7 +287,7 @@ def _text(content: bytes) -> str:
     try:
         return content.decode("utf-8")
     except UnicodeDecodeError as exc:
-        raise InvalidText(str(exc)) from None
+        raise InvalidData(str(exc)) from None
 
 
 class WebSocketsSansIOProtocol(WebSocketConnection):

@@ -7,19 +7,23 @@ from typing import Any, ClassVar
 
 from wsproto import events as wsproto_events
 from wsproto.connection import Connection, ConnectionType
-from wsproto.extensions import Extension, PerMessageDeflate
+from wsproto.extensions import Extension
 from wsproto.frame_protocol import CloseReason, FrameDecoder, FrameProtocol, Opcode, RsvBits
 from wsproto.utilities import LocalProtocolError
 
 from uvicorn.protocols.websockets._connection import WebSocketConnection
-from uvicorn.protocols.websockets._engine import Closed, Event, MessageJoiner, Pong
-from uvicorn.protocols.websockets._handshake import Offers
+from uvicorn.protocols.websockets._deflate import NAME, Deflate
+from uvicorn.protocols.websockets._engine import (
+    Closed,
+    Event,
+    InvalidData,
+    MessageJoiner,
+    MessageTooBig,
+    Pong,
+)
 
 _NO_BITS = RsvBits(False, False, False)
-# What a window may be in an offer (RFC 7692 7.1.2): no leading zeros.
-_WINDOWS = frozenset(map(str, range(8, 16)))
-_WINDOW_PARAMETERS = ("server_max_window_bits", "client_max_window_bits")
-_FLAG_PARAMETERS = ("server_no_context_takeover", "client_no_context_takeover")
+_COMPRESSION_BIT = RsvBits(True, False, False)
 
 
 class _SizeLimit(Extension):
@@ -54,79 +58,104 @@ class _SizeLimit(Extension):
         return _NO_BITS
 
 
-class _Deflate(PerMessageDeflate):
-    """The library's compression, for which a control frame between two fragments ends the message."""
+class _Compression(Extension):
+    """Our compression, as the library asks for it: by header, piece and end of each frame.
 
-    _in_control = False
+    Attributes:
+        exceeded: Whether a message was larger than the limit when it was inflated.
+    """
+
+    name = NAME
+
+    def __init__(self, deflate: Deflate, limit: int) -> None:
+        self._deflate = deflate
+        self._limit = limit
+        self._size = 0  # of the message so far
+        self._open = False  # a message has begun
+        self._compressed = False  # and is compressed
+        self._control = False  # the frame is one of control
+        self._begun = False  # the header was a message's first, of which nothing has come yet
+        self._marked = False  # it has the mark of compression
+        self.exceeded = False
+
+    def enabled(self) -> bool:
+        return True
+
+    def offer(self) -> bool:
+        raise NotImplementedError  # it has been agreed on before
 
     def frame_inbound_header(
         self, proto: FrameDecoder | FrameProtocol, opcode: Opcode, rsv: RsvBits, payload_length: int
     ) -> CloseReason | RsvBits:
-        self._in_control = opcode.iscontrol()
-        if self._in_control:
+        self._control = opcode.iscontrol()
+        if self._control:
             return _NO_BITS
-        return super().frame_inbound_header(proto, opcode, rsv, payload_length)
+        is_first = opcode is not Opcode.CONTINUATION
+        # The library would see both only behind the content, which is not to be inflated then. RFC 7692 6.1: the mark
+        # is the first fragment's.
+        if is_first == self._open or (rsv.rsv1 and not is_first):
+            return CloseReason.PROTOCOL_ERROR
+        # Nothing else changes here: the library may ask several times for one header.
+        self._begun, self._marked = is_first, rsv.rsv1
+        return _COMPRESSION_BIT
 
     def frame_inbound_payload_data(
         self, proto: FrameDecoder | FrameProtocol, data: bytes
     ) -> bytes | CloseReason:
-        return data if self._in_control else super().frame_inbound_payload_data(proto, data)
+        if self._control:
+            return data
+        if self._begun:
+            self._begun = False
+            self._open, self._compressed, self._size = True, self._marked, 0
+        return self._inflate(data, final=False) if self._compressed else data
 
     def frame_inbound_complete(
         self, proto: FrameDecoder | FrameProtocol, fin: bool
     ) -> bytes | CloseReason | None:
-        return None if self._in_control else super().frame_inbound_complete(proto, fin)
+        if self._control or not fin:
+            return None
+        self._open = False
+        return self._inflate(b"", final=True) if self._compressed else None
 
+    def _inflate(self, data: bytes, final: bool) -> bytes | CloseReason:
+        try:
+            content = self._deflate.decompress(data, final, self._limit - self._size)
+        except InvalidData:
+            return CloseReason.INVALID_FRAME_PAYLOAD_DATA
+        except MessageTooBig:
+            self.exceeded = True
+            return CloseReason.MESSAGE_TOO_BIG
+        self._size += len(content)
+        return content
 
-def _deflate(params: list[tuple[str, str | None]]) -> tuple[_Deflate, str] | None:
-    """Compression as an offer wants it, and the answer to the offer; None where it has to be declined."""
-    names = [name for name, _ in params]
-    if len(set(names)) != len(names) or not all(_valid(name, value) for name, value in params):
-        return None  # RFC 7692 7.1
-    extension = _Deflate()
-    offer = [PerMessageDeflate.name, *(f"{name}={value}" if value else name for name, value in params)]
-    answer = extension.accept("; ".join(offer))
-    if answer is None:
-        return None  # a window that zlib does not have
-    assert isinstance(answer, str)
-    return extension, f"{PerMessageDeflate.name}; {answer}" if answer else PerMessageDeflate.name
-
-
-def _valid(name: str, value: str | None) -> bool:
-    if name in _FLAG_PARAMETERS:
-        return value is None
-    return name in _WINDOW_PARAMETERS and (
-        value in _WINDOWS or (value is None and name == "client_max_window_bits")
-    )
+    def frame_outbound(
+        self, proto: FrameDecoder | FrameProtocol, opcode: Opcode, rsv: RsvBits, data: bytes, fin: bool
+    ) -> tuple[RsvBits, bytes]:
+        if opcode.iscontrol():
+            return rsv, data
+        return _COMPRESSION_BIT, self._deflate.compress(bytes(data))  # messages go out whole
 
 
 class WSProtoEngine:
     """Frames by `wsproto.connection.Connection`."""
 
-    __slots__ = ("_connection", "_joiner", "_limit", "_max_size", "_open", "_out", "_over", "extensions")
+    __slots__ = ("_compression", "_connection", "_joiner", "_limit", "_max_size", "_open", "_out", "_over")
 
     missing = 0  # wsproto passes messages on in pieces, as they come
 
-    def __init__(self, max_size: int, deflate: bool, offers: Offers) -> None:
+    def __init__(self, max_size: int, deflate: Deflate | None) -> None:
         self._max_size = max_size
         self._joiner = MessageJoiner()
         self._open = False  # a message has begun
         self._over = False
         self._out: list[bytes] = []
-        self.extensions: str | None = None
-        agreed = self._negotiate(offers) if deflate else None
-        # Compression may make a message a little larger on the wire; the message itself is measured in `_take`.
-        self._limit = _SizeLimit(max_size + (max_size // 100 + 1024 if agreed else 0))
-        extensions: list[Extension] = [self._limit, agreed] if agreed else [self._limit]
+        # Compression may make a message a little larger on the wire; the message itself is measured where it is inflated.
+        self._limit = _SizeLimit(max_size + (max_size // 100 + 1024 if deflate else 0))
+        self._compression = None if deflate is None else _Compression(deflate, max_size)
+        extensions: list[Extension] = [self._limit]
+        if self._compression is not None:
+            extensions.append(self._compression)
         self._connection = Connection(ConnectionType.SERVER, extensions)
-
-    def _negotiate(self, offers: Offers) -> PerMessageDeflate | None:
-        for name, params in offers:
-            agreed = _deflate(params) if name == PerMessageDeflate.name else None
-            if agreed is not None:  # else another offer may do (RFC 7692 5)
-                self.extensions = agreed[1]
-                return agreed[0]
-        return None
 
     def receive(self, data: bytes) -> list[Event]:
         events: list[Event] = []
@@ -142,7 +171,7 @@ class WSProtoEngine:
                 self._send(event.response())
             elif isinstance(event, wsproto_events.Pong):
                 events.append(Pong(bytes(event.payload)))
-            elif self._limit.exceeded:
+            elif self._limit.exceeded or (self._compression is not None and self._compression.exceeded):
                 self._fail(events)
             else:
                 assert isinstance(event, wsproto_events.CloseConnection)
