@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import asyncio
 import os
 from pathlib import Path
 
 import pytest
 
-from uvicorn._compat import HAS_FORK, usable_cpus
+from uvicorn._compat import HAS_FORK, asyncio_run, usable_cpus
 
 
 @pytest.fixture(autouse=True)
@@ -76,3 +77,19 @@ def test_this_machine_has_at_least_one() -> None:
 
 def test_fork_is_there_where_the_system_has_it() -> None:
     assert hasattr(os, "fork") is HAS_FORK
+
+
+def test_asyncio_run_runs_in_a_loop_of_the_factory() -> None:
+    """The package uvicorn-worker takes it from here."""
+    made = []
+
+    def factory() -> asyncio.AbstractEventLoop:
+        made.append(asyncio.new_event_loop())
+        return made[-1]
+
+    async def main() -> tuple[object, bool]:
+        return asyncio.get_running_loop(), asyncio.get_running_loop().get_debug()
+
+    assert asyncio_run(main(), debug=True, loop_factory=factory) == (made[0], True)
+    assert made[0].is_closed()
+    assert asyncio_run(main())[1] is False

@@ -1,13 +1,18 @@
-"""What differs between systems, asked in one place."""
+"""What differs between systems and versions of Python, asked in one place."""
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import ctypes
 import math
 import os
 import sys
+from collections.abc import Callable, Coroutine
 from pathlib import Path
+from typing import Any, TypeVar
+
+_T = TypeVar("_T")
 
 HAS_FORK = hasattr(os, "fork")
 
@@ -50,3 +55,14 @@ def signal_at_parents_death(number: int) -> None:
     if sys.platform.startswith("linux"):
         with contextlib.suppress(OSError, AttributeError):
             ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, int(number), 0, 0, 0)
+
+
+def asyncio_run(
+    main: Coroutine[Any, Any, _T],
+    *,
+    debug: bool | None = None,
+    loop_factory: Callable[[], asyncio.AbstractEventLoop] | None = None,
+) -> _T:
+    """asyncio.run() as Python 3.12 has it, with a loop factory. The package uvicorn-worker imports it from here."""
+    with asyncio.Runner(debug=debug, loop_factory=loop_factory) as runner:
+        return runner.run(main)

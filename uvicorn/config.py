@@ -31,7 +31,7 @@ from uvicorn.logging import TRACE_LOG_LEVEL
 from uvicorn.middleware.asgi2 import ASGI2Middleware
 from uvicorn.middleware.message_logger import MessageLoggerMiddleware
 from uvicorn.middleware.proxy_headers import ProxyHeadersMiddleware
-from uvicorn.middleware.wsgi import WSGIMiddleware
+from uvicorn.middleware.wsgi import ServedWSGIMiddleware
 from uvicorn.settings.kinds import Duration, Size
 from uvicorn.settings.table import OPTIONS
 
@@ -419,7 +419,7 @@ class Config:
         if self.interface == "auto":
             self.interface = "asgi3" if _is_asgi3(app) else "asgi2"
         if self.interface == "wsgi":
-            app = WSGIMiddleware(app)
+            app = ServedWSGIMiddleware(app)
             self.ws_protocol_class = None
         elif self.interface == "asgi2":
             app = ASGI2Middleware(app)

@@ -9,7 +9,7 @@ from __future__ import annotations
 import json
 from collections.abc import Iterable, Iterator
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
@@ -19,7 +19,14 @@ from uvicorn.settings.table import APP, OPTIONS, Option
 ROOT = Path(__file__).parents[2]
 
 
-class _KindType(click.ParamType[Any]):
+if TYPE_CHECKING:
+    _ParamType = click.ParamType[Any]
+else:
+    # Generic only in the newest versions of click; the older ones serve as well.
+    _ParamType = click.ParamType
+
+
+class _KindType(_ParamType):
     """A kind as click sees it: its check, its texts."""
 
     def __init__(self, option: Option) -> None:
