@@ -25,7 +25,7 @@ from uvicorn.compose import Multiprocess, SingleProcessHooks
 from uvicorn.config import LOGGING_CONFIG, Config
 from uvicorn.server import Server
 from uvicorn.settings.derived import json_schema, schema_text
-from uvicorn.supervisor.upgrade import HANDOVER_FD, TRIAL
+from uvicorn.supervisor.upgrade import HANDOVER_FD, TRIAL, VERSION
 from uvicorn.supervisors import ChangeReload
 
 Records = list[logging.LogRecord]
@@ -672,7 +672,7 @@ def test_sockets_of_the_program_before_are_not_bound_again(
 def test_trial_of_a_good_program_exits_0_without_serving(
     serving: FakeServing, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setenv(TRIAL, "1")
+    monkeypatch.setenv(TRIAL, str(VERSION))
     assert exit_code_of(APP, workers=2) == 0
     assert serving.calls == []
     assert TRIAL not in os.environ
@@ -682,7 +682,7 @@ def test_trial_of_a_good_program_exits_0_without_serving(
 def test_trial_of_what_is_no_master_exits_2(
     options: dict[str, Any], serving: FakeServing, monkeypatch: pytest.MonkeyPatch, error_log: Records
 ) -> None:
-    monkeypatch.setenv(TRIAL, "1")
+    monkeypatch.setenv(TRIAL, str(VERSION))
     assert exit_code_of(APP, **options) == 2
     assert serving.calls == []
     assert lines(error_log)[-1] == (
@@ -694,6 +694,17 @@ def test_trial_of_what_is_no_master_exits_2(
 def test_trial_of_a_program_that_does_not_load_exits_3(
     options: dict[str, Any], serving: FakeServing, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setenv(TRIAL, "1")
+    monkeypatch.setenv(TRIAL, str(VERSION))
     assert exit_code_of(options.pop("app"), workers=2, **options) == 3
     assert serving.calls == []
+
+
+def test_trial_of_a_program_that_cannot_take_over_exits_3(
+    serving: FakeServing, monkeypatch: pytest.MonkeyPatch, error_log: Records
+) -> None:
+    monkeypatch.setenv(TRIAL, str(VERSION - 1))
+    assert exit_code_of(APP, workers=2) == 3
+    assert lines(error_log)[-1] == (
+        f"ERROR The running program hands over in version {VERSION - 1}, this one takes version {VERSION}: "
+        "start the service anew."
+    )

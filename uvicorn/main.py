@@ -44,6 +44,7 @@ from uvicorn.settings.layers import Layer, Problem, Resolved, SettingsError, mer
 from uvicorn.settings.sources import from_environ, from_yaml, missing_files
 from uvicorn.supervisor.notify import has_stored
 from uvicorn.supervisor.upgrade import HANDOVER_FD, TRIAL
+from uvicorn.supervisor.upgrade import VERSION as HANDOVER_VERSION
 from uvicorn.supervisors import ChangeReload
 
 __all__ = ["STARTUP_FAILURE", "main", "run"]
@@ -337,8 +338,9 @@ def run(
         logger.warning("You must pass the application as an import string to enable 'reload' or 'workers'.")
         sys.exit(1)
     managed = config.workers_given and isinstance(app, str)
-    if os.environ.pop(TRIAL, None) is not None:
-        _try_out(config, managed and not config.should_reload)
+    trial = os.environ.pop(TRIAL, None)
+    if trial is not None:
+        _try_out(config, managed and not config.should_reload, trial)
     exit_code = 0
     try:
         if config.should_reload:
@@ -378,8 +380,19 @@ def _run_workers(config: Config, server: Server) -> int:
     return supervisor.exit_code
 
 
-def _try_out(config: Config, managed: bool) -> NoReturn:
-    """The trial of an upgrade: would this program, with these settings, start workers?"""
+def _try_out(config: Config, managed: bool, version: str) -> NoReturn:
+    """The trial of an upgrade: would this program, with these settings, start workers?
+
+    Args:
+        version: Of what the running program would hand over.
+    """
+    if version != str(HANDOVER_VERSION):
+        logger.error(
+            "The running program hands over in version %s, this one takes version %d: start the service anew.",
+            version,
+            HANDOVER_VERSION,
+        )
+        sys.exit(STARTUP_FAILURE)
     if not managed:
         logger.error(
             "Only a master with workers can take another one's place: 'workers' is not given, or 'reload' is."

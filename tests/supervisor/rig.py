@@ -31,6 +31,7 @@ class FakeSignals:
         os.set_blocking(self._reader, False)
         self.installed = False
         self.closed = False
+        self.was_put_back = False
 
     def send(self, *numbers: signal.Signals) -> None:
         os.write(self._writer, bytes(numbers))
@@ -46,6 +47,9 @@ class FakeSignals:
 
     def read(self) -> tuple[list[Event], bool]:
         return events_of(os.read(self._reader, 4096))
+
+    def put_back(self) -> None:
+        self.was_put_back = True
 
     def close(self) -> None:
         self.closed = True

@@ -10,13 +10,13 @@ import resource
 import signal
 import socket
 import sys
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
-from tests.fakes.host import Replaced, ignore
+from tests.fakes.host import FakeChild, Replaced, ignore
 from tests.supervisor.plans import LOCAL, Told, is_open, plan_of
 from tests.supervisor.rig import FakeWorker, Rig
 from uvicorn._ipc.channel import Kind
@@ -927,7 +927,7 @@ def test_usr2_runs_a_trial_of_the_same_command() -> None:
     assert rig.run() == 0
     ((command, environ),) = rig.host.programs
     assert command == upgrade.own_command()
-    assert environ == {**os.environ, TRIAL: "1"}
+    assert environ == {**os.environ, TRIAL: str(upgrade.VERSION)}
     assert (
         rig.logged("Upgrade failed: the new program does not start (exit code 3). Nothing has changed.") == 1
     )
@@ -989,7 +989,12 @@ def test_an_exec_that_fails_changes_nothing() -> None:
     assert signal.pthread_sigmask(signal.SIG_BLOCK, ()) == before
 
 
-def upgraded(rig: Rig, plan: object = None, stop_after: float = 10.0) -> Rig:
+def upgraded(
+    rig: Rig,
+    plan: object = None,
+    stop_after: float = 10.0,
+    trial: Callable[[FakeChild], None] = lambda child: child.exit(0),
+) -> Rig:
     """Let the rig be upgraded, and run its next program in its place; that one's rig."""
     successors: list[Rig] = []
 
@@ -1027,7 +1032,7 @@ def upgraded(rig: Rig, plan: object = None, stop_after: float = 10.0) -> Rig:
             worker.rig = successor
         assert successor.run(stop_after, moved) == 0
 
-    rig.host.on_start = lambda child: child.exit(0)
+    rig.host.on_start = trial
     rig.host.on_exec = become
     before = signal.pthread_sigmask(signal.SIG_BLOCK, ())
     try:
@@ -1052,6 +1057,33 @@ def test_after_an_upgrade_the_workers_are_adopted_and_rolled() -> None:
         assert successor.logged(f"Child process [{old.pid}] ended: exit code 0") == 1
     assert [worker.start.wid for worker in successor.workers] == [1, 2, 3, 4]
     assert [worker.start.row.index for worker in successor.workers] == [1, 2, 3, 4]
+
+
+def test_a_worker_that_ends_in_the_turn_of_the_exec_is_not_handed_over() -> None:
+    # It is reaped already: the next program would wait for its end for ever.
+    rig = Rig(size=1)
+    rig.send(1, USR2)
+    rig.send(1.2, TTIN)  # its process is younger than the trial's, and is reaped after it
+
+    def end_both(child: FakeChild) -> None:
+        rig.later(0.5, lambda: (child.exit(0), rig.workers[1].child.exit(1)))  # type: ignore[func-returns-value]
+
+    successor = upgraded(rig, trial=end_both)
+    assert rig.signals.was_put_back
+    assert rig.logged(f"Child process [{rig.workers[1].pid}] died: exit code 1") == 1
+    assert successor.logged("Took over 2 worker process(es)") == 1  # one of them its replacement
+    assert successor.logged("Reload complete: generation 2 serves with 1 worker(s).") == 1
+
+
+def test_half_a_message_is_handed_over_with_its_channel() -> None:
+    rig = Rig(size=1)
+    frame = b"\x04\x00\x00\x05where"
+    rig.later(0.5, lambda: rig.workers[0].channel.send(frame[:6]))
+    rig.later(1.05, lambda: rig.workers[0].channel.send(frame[6:]))
+    rig.send(1, USR2)
+    successor = upgraded(rig)
+    assert successor.logged("Report of worker=1") == 1
+    assert successor.logged("where") == 1
 
 
 def test_after_an_upgrade_the_sockets_are_the_same_and_not_announced_again() -> None:

@@ -202,3 +202,18 @@ def test_a_worker_has_none_of_the_masters_handlers(installed: SignalSource, hand
         assert signal.getsignal(number) is signal.SIG_DFL
     for number in IGNORED_BY_WORKERS:
         assert signal.getsignal(number) is signal.SIG_IGN
+
+
+def test_what_was_not_read_is_pending_where_signals_are_blocked(installed: SignalSource) -> None:
+    os.kill(os.getpid(), signal.SIGTERM)
+    os.kill(os.getpid(), signal.SIGHUP)
+    previous = signal.pthread_sigmask(signal.SIG_BLOCK, signal.valid_signals())
+    try:
+        installed.put_back()
+        assert installed.read() == ([], False)
+        assert {signal.SIGTERM, signal.SIGHUP} <= signal.sigpending()
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, previous)
+    assert sorted(map(str, installed.read()[0])) == sorted(
+        map(str, [events.StopRequested("SIGTERM"), events.ReloadRequested()])
+    )

@@ -98,11 +98,20 @@ def receive_what_came(sock: socket.socket, most: int) -> bytes | None:
 
 
 class Receiver:
-    """The master's end."""
+    """The master's end.
 
-    def __init__(self, sock: socket.socket) -> None:
+    Args:
+        rest: What another receiver has read of a message that was not complete.
+    """
+
+    def __init__(self, sock: socket.socket, rest: bytes = b"") -> None:
         self.sock = sock
-        self._buffer = bytearray()
+        self._buffer = bytearray(rest)
+
+    @property
+    def rest(self) -> bytes:
+        """The beginning of a message whose end has not come."""
+        return bytes(self._buffer)
 
     def receive(self) -> tuple[list[Message], bool]:
         """The messages that have come, and whether the channel is still open."""

@@ -37,6 +37,7 @@ def hand_links(workers: Iterable[Worker], links: Mapping[int, Link]) -> list[Han
             link.row.index,
             link.receiver.sock.fileno() if link.receiver is not None else -1,
             [-1 if sock is None else sock.fileno() for sock in link.sockets],
+            link.receiver.rest if link.receiver is not None else b"",
         )
         for worker in workers
         if (link := links.get(worker.wid)) is not None
@@ -52,7 +53,7 @@ def take_links(
     for handed in workers:
         receiver = None
         if handed.channel_fd >= 0:
-            receiver = Receiver(socket.socket(fileno=handed.channel_fd))
+            receiver = Receiver(socket.socket(fileno=handed.channel_fd), bytes.fromhex(handed.channel_rest))
             os.set_inheritable(handed.channel_fd, False)
         row = scoreboard.claim(handed.row, clear=False)
         serves_on = [sockets.get(fd) for fd in handed.listener_fds]

@@ -83,6 +83,8 @@ class Master:
         # Reaped in this turn. From then on a pid may be somebody else's, also before the machine knows of it.
         self._reaped: set[int] = set()
         self._exit_code: int | None = None
+        # The machine wants the next program in this one's place.
+        self._exec_due = False
         self._title = ""
         self._oom_kills = 0
         self._steering = Steering()
@@ -186,6 +188,11 @@ class Master:
         happened += self._control.hear() + self._reap()
         for event in happened or [events.Wake()]:
             self._dispatch(event)
+        if self._exec_due and self._exit_code is None:
+            # Only now: what has happened besides in this turn, such as the end of a worker that is reaped already, the
+            # next program would never hear of.
+            self._exec_due = False
+            self._dispatch(self._exec_upgrade())
         self._reaped.clear()
         self._leftovers.end_overdue()
 
@@ -302,7 +309,7 @@ class Master:
             case actions.KillTrial(pid):
                 self._signal_group(pid, signal.SIGKILL)
             case actions.ExecUpgrade():
-                return [self._exec_upgrade()]
+                self._exec_due = True
             case actions.Exit(code):
                 self._exit_code = code
             case _:
@@ -451,7 +458,7 @@ class Master:
     # --- upgrade -----------------------------------------------------------------------------
 
     def _start_trial(self) -> Event:
-        environ = {**os.environ, upgrade.TRIAL: "1"}
+        environ = {**os.environ, upgrade.TRIAL: str(upgrade.VERSION)}
         try:
             return events.TrialStarted(self._host.start_program(upgrade.own_command(), environ))
         except OSError as exc:
@@ -468,6 +475,7 @@ class Master:
         environ = {**os.environ, **for_next, upgrade.HANDOVER_FD: str(fd)}
         # Blocked signals stay blocked and pending over an exec; handlers do not survive it.
         previous = signal.pthread_sigmask(signal.SIG_BLOCK, signal.valid_signals())
+        self._signals.put_back()
         try:
             self._host.exec_program(upgrade.own_command(), environ, [fd, *handover.descriptors()])
         except OSError as exc:

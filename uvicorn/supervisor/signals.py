@@ -95,11 +95,20 @@ class SignalSource:
 
     def read(self) -> tuple[list[Event], bool]:
         """What has come."""
+        return events_of(self._numbers())
+
+    def put_back(self) -> None:
+        """Send what has come and was not read to this process again. Where all signals are blocked it stays pending,
+        also over an exec; the pipe does not."""
+        for number in dict.fromkeys(self._numbers()):
+            signal.raise_signal(number)
+
+    def _numbers(self) -> bytes:
         numbers = b""
         with contextlib.suppress(BlockingIOError):
             while data := os.read(self._reader, 65536):
                 numbers += data
-        return events_of(numbers)
+        return numbers
 
     def close(self) -> None:
         os.close(self._reader)

@@ -28,8 +28,9 @@ from uvicorn.supervisor.state import State
 HANDOVER_FD = "UVICORN_HANDOVER_FD"
 TRIAL = "UVICORN_UPGRADE_TRIAL"
 
-# Counted up when the content changes its meaning: a program that does not know the number adopts nothing.
-VERSION = 2
+# Counted up when the content changes: a program that does not know the number adopts nothing. The trial is told it, so
+# that such a program never takes over.
+VERSION = 3
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,6 +41,7 @@ class HandedWorker:
         spec: The settings it was started with.
         row: Its row of the scoreboard.
         channel_fd: Our end of its channel; -1 where it is closed.
+        channel_rest: Half a message that was read from it, in hexadecimal digits.
         listener_fds: The listeners it accepts on; -1 for one that we have closed.
     """
 
@@ -55,6 +57,7 @@ class HandedWorker:
     row: int
     channel_fd: int
     listener_fds: list[int]
+    channel_rest: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -130,7 +133,9 @@ class Handover:
         return Ledger(waiting, reasons=self.reasons, outcomes=self.outcomes)
 
 
-def hand_worker(worker: Worker, row: int, channel_fd: int, listener_fds: list[int]) -> HandedWorker:
+def hand_worker(
+    worker: Worker, row: int, channel_fd: int, listener_fds: list[int], channel_rest: bytes = b""
+) -> HandedWorker:
     assert worker.pid is not None
     deadline = None if worker.deadline == NEVER else worker.deadline
     return HandedWorker(
@@ -146,6 +151,7 @@ def hand_worker(worker: Worker, row: int, channel_fd: int, listener_fds: list[in
         row,
         channel_fd,
         listener_fds,
+        channel_rest.hex(),
     )
 
 
