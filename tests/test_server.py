@@ -22,7 +22,7 @@ import uvloop
 
 from uvicorn.config import LOGGING_CONFIG, Config
 from uvicorn.logging import TRACE_LOG_LEVEL
-from uvicorn.server import HANDLED_SIGNALS, Server, ServerHooks, ServerState
+from uvicorn.server import HANDLED_SIGNALS, HANDSHAKE_GRACE, Server, ServerHooks, ServerState
 
 LIMIT = 20  # seconds after which a test has hung
 PID = os.getpid()
@@ -1355,6 +1355,12 @@ class Acceptor:
     def close(self) -> None:
         self.calls.append("close")
 
+    def end_attaching(self, seconds: float) -> None:
+        self.calls.append(f"end_attaching {seconds}")
+
+    def abort_attaching(self) -> None:
+        self.calls.append("abort_attaching")
+
 
 class OwnHooks(ServerHooks):
     """Notes what it is told, and is asked."""
@@ -1396,7 +1402,9 @@ def test_acceptor_of_the_hooks_is_used_and_emptied_where_nobody_else_would(final
         with listening() as sock:
             async with serving(server, [sock]):
                 assert server.servers == [acceptor]
-        assert acceptor.calls == (["empty_queue", "close"] if final else ["close"])
+        given_time = [f"end_attaching {HANDSHAKE_GRACE}"] if final else []
+        emptied = ["empty_queue"] if final else []
+        assert acceptor.calls == [*emptied, "close", *given_time, "abort_attaching"]
         assert hooks.calls == ["started True", "stopped_accepting 0", "finished 0"]
 
     run(test)

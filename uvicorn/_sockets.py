@@ -13,6 +13,7 @@ import os
 import re
 import socket
 import stat
+import sys
 from collections.abc import Mapping, MutableMapping
 from dataclasses import dataclass, field
 from typing import Literal
@@ -448,6 +449,27 @@ def _is_bound_to(sock: socket.socket, address: Address) -> bool:
         return bound[0] in everywhere
     found = socket.getaddrinfo(address.host, address.port, type=socket.SOCK_STREAM)
     return bound[0] in {info[4][0] for info in found}
+
+
+def received_bytes(sock: socket.socket) -> int | None:
+    """How many bytes have come on a TCP connection; None where the system does not tell."""
+    return _from_tcp_info(sock, 128)
+
+
+def acknowledged_bytes(sock: socket.socket) -> int | None:
+    """How many of the bytes that we have sent on a TCP connection have arrived; None where the system does not tell."""
+    return _from_tcp_info(sock, 120)
+
+
+def _from_tcp_info(sock: socket.socket, offset: int) -> int | None:
+    """A number out of Linux' struct tcp_info (linux/tcp.h), where the kernel has it."""
+    if sys.platform != "linux" or sock.family not in (socket.AF_INET, socket.AF_INET6):
+        return None
+    try:
+        info = sock.getsockopt(socket.IPPROTO_TCP, socket.TCP_INFO, 136)
+    except OSError:
+        return None
+    return int.from_bytes(info[offset : offset + 8], sys.byteorder) if len(info) >= offset + 8 else None
 
 
 def explain(exc: OSError, port: int | None = None) -> str:

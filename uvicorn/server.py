@@ -15,7 +15,6 @@ import functools
 import logging
 import os
 import random
-import select
 import signal
 import socket
 import sys
@@ -26,6 +25,7 @@ from email.utils import formatdate
 from types import FrameType
 from typing import Any
 
+from uvicorn._listening import ServerOpener, any_readable, only_address
 from uvicorn._sockets import BindError, Listener, open_listener, privilege_hint, take_passed
 from uvicorn.config import STARTUP_FAILURE, Config
 from uvicorn.protocols._access import BatchedAccessLog
@@ -50,6 +50,8 @@ DRAIN_POLL = 0.1
 QUEUE_GRACE = 0.5
 # How long before the end of the grace period streams are told that the client has gone.
 STREAM_NOTICE = 5.0
+# How long a TLS handshake that is under way may still take when the whole service stops.
+HANDSHAKE_GRACE = 2.0
 # How long cancelled tasks get.
 CANCEL_GRACE = 1.0
 
@@ -274,7 +276,7 @@ class Server:
             await self._stop_lifespan()
             sys.exit(STARTUP_FAILURE)
         self.server_state.draining = False
-        self.server_state.address = _only_address(self.servers)
+        self.server_state.address = only_address(self.servers)
         self._start_ticking()
         self.started = True
         self.hooks.started(self)
@@ -308,46 +310,36 @@ class Server:
             app_state=self.lifespan.state,
             _loop=self._loop,
         )
-        options: dict[str, Any] = {"ssl": config.ssl, "backlog": config.backlog}
-        if config.ssl is not None:
-            options["ssl_handshake_timeout"] = config.timeout_tls_handshake
         if config.access_log and logging.getLogger("uvicorn.access").hasHandlers():
             self.server_state.access = BatchedAccessLog(
                 logging.getLogger("uvicorn.access"), self._loop.call_later
             )
+        opener = ServerOpener(self._loop, config, factory)
+        if sockets is None:
+            await self._open_configured(opener)
+            return
+        open_server = opener.open
+        for sock in sockets:
+            acceptor = self.hooks.acceptor(self, sock, factory, open_server)
+            self.servers.append(acceptor or await open_server(sock, factory))
+
+    async def _open_configured(self, opener: ServerOpener) -> None:
+        """Listen where the configuration says."""
+        config = self.config
         passed = self.hooks.passed()
-        if sockets is not None:
-            open_server = functools.partial(self._create_server, options=options)
-            for sock in sockets:
-                acceptor = self.hooks.acceptor(self, sock, factory, open_server)
-                self.servers.append(acceptor or await open_server(sock, factory))
-        elif config.addresses or config.uds is not None or config.fd is not None:
+        if config.addresses or config.uds is not None or config.fd is not None:
             for address in config.bind_addresses:
                 listener = open_listener(address, config.backlog, config.reuse_port, passed)
                 self._listeners.append(listener)
-                self.servers.append(await self._create_server(listener.sock, factory, options))
+                self.servers.append(await opener.open(listener.sock))
                 config.announce(listener.sock)
         elif (inherited := take_passed(config.bind_addresses[0], passed)) is not None:
             self._listeners.append(inherited)
-            self.servers.append(await self._create_server(inherited.sock, factory, options))
+            self.servers.append(await opener.open(inherited.sock))
             config.announce(inherited.sock)
         else:
-            server = await self._loop.create_server(
-                factory, config.host, config.port, reuse_port=config.reuse_port or None, **options
-            )
-            self.servers.append(server)
-            config.announce(server.sockets[0])
-
-    async def _create_server(
-        self, sock: socket.socket, factory: Callable[[], Any], options: dict[str, Any]
-    ) -> Any:
-        assert self._loop is not None
-        if hasattr(socket, "AF_UNIX") and sock.family == socket.AF_UNIX:
-            if sys.version_info >= (3, 13):
-                # The file is the listener's to remove: it may be a sibling's as well, or whoever's passed it in.
-                options = {**options, "cleanup_socket": False}
-            return await self._loop.create_unix_server(factory, sock=sock, **options)
-        return await self._loop.create_server(factory, sock=sock, **options)
+            self.servers.extend(await opener.open_host())
+            config.announce(self.servers[0].sockets[0])
 
     async def main_loop(self) -> None:
         """Serve until there is a reason to stop."""
@@ -450,6 +442,9 @@ class Server:
         self.hooks.finished(self)
 
     def _drain_connections(self, final: bool) -> None:
+        if final:
+            for gate in self._closed_gates:
+                gate.end_attaching(HANDSHAKE_GRACE)
         for connection in list(self.server_state.connections):
             drain = getattr(connection, "drain", None)
             if drain is not None:
@@ -467,7 +462,7 @@ class Server:
                     empty_queue()
             queues = [sock.fileno() for server in self.servers for sock in server.sockets]
             deadline = time.monotonic() + QUEUE_GRACE
-            while _any_readable(queues) and time.monotonic() < deadline:  # noqa: ASYNC110 - a turn is what it takes
+            while any_readable(queues) and time.monotonic() < deadline:  # noqa: ASYNC110 - a turn is what it takes
                 await asyncio.sleep(0)
         self._closed_gates = [server for server in self.servers if hasattr(server, "attaching")]
         # asyncio's servers set a connection up in some turns more, and must not be closed meanwhile; the request may be
@@ -536,6 +531,8 @@ class Server:
 
     async def _end_by_force(self) -> None:
         state = self.server_state
+        for gate in self._closed_gates:
+            gate.abort_attaching()
         if state.tasks:
             for task in list(state.tasks):
                 task.cancel(msg="Task cancelled, timeout graceful shutdown exceeded")
@@ -571,23 +568,3 @@ class Server:
         access = self.server_state.access
         if isinstance(access, BatchedAccessLog):
             access.flush()
-
-
-def _any_readable(fds: list[int]) -> bool:
-    """Whether something waits to be read, or accepted, on one of the descriptors. Any number of them, unlike select."""
-    if not hasattr(select, "poll"):  # pragma: no cover - Windows only
-        return False
-    poller = select.poll()
-    for fd in fds:
-        poller.register(fd, select.POLLIN)
-    return bool(poller.poll(0))
-
-
-def _only_address(servers: Iterable[Any]) -> tuple[str, int] | None:
-    """The address that every connection arrives at; None where it has to be asked for: with several sockets, or one
-    on all interfaces."""
-    names = [sock.getsockname() for server in servers for sock in server.sockets]
-    if len(names) != 1 or not isinstance(names[0], tuple) or names[0][0] in ("0.0.0.0", "::"):  # noqa: S104
-        return None
-    host, port = names[0][:2]
-    return str(host), int(port)

@@ -17,6 +17,7 @@ import pytest
 from tests.worker.starts import Started
 from uvicorn._ipc.channel import Kind, Message
 from uvicorn._ipc.scoreboard import Cell, Drain, microseconds
+from uvicorn._listening import ServerOpener
 from uvicorn.config import Config
 from uvicorn.server import TICK, Server
 from uvicorn.supervisor.host import PosixHost
@@ -155,7 +156,9 @@ def test_there_is_a_gate_where_a_socket_is_shared(
     async def main() -> None:
         worker.server._loop = asyncio.get_running_loop()
         with socket.socket(family) as sock:
-            open_server = worker.server._create_server
+            open_server = ServerOpener(
+                asyncio.get_running_loop(), worker.server.config, asyncio.Protocol
+            ).open
             acceptor = worker.hooks.acceptor(worker.server, sock, asyncio.Protocol, open_server)
             assert isinstance(acceptor, GatedAcceptor) == gated
             assert worker.server.server_state.counter is (worker.hooks if gated else None)

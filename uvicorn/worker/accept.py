@@ -13,16 +13,14 @@ connections end than there are, the event loop's server accepts, until one worke
 from __future__ import annotations
 
 import asyncio
-import contextlib
-import errno
 import logging
 import socket
 import ssl
 from collections.abc import Callable, Coroutine
 from typing import Any
 
+from uvicorn._attach import Acceptor
 from uvicorn._ipc.scoreboard import Cell, Row, Scoreboard, microseconds
-from uvicorn._sockets import SHORTAGE, SHORTAGE_PAUSE
 from uvicorn.protocols._state import ServerState
 
 # How long a worker steps back, in seconds, and how often in a row before it accepts all the same: a sibling that is
@@ -31,8 +29,6 @@ STEP_BACK = 0.001
 MAX_STEPS_BACK = 4
 # A sibling whose event loop has not ticked for this long, in microseconds, is not waited for.
 STALE = 2_500_000
-# How many connections one wake-up takes where nobody else could.
-ALONE_BATCH = 64
 # It is churn where this many times more connections have ended within a second than there are, and this many at least.
 CHURN_RATIO = 4
 CHURN_LEAST = 100
@@ -44,8 +40,8 @@ logger = logging.getLogger("uvicorn.error")
 OpenServer = Callable[[socket.socket, Callable[[], Any]], Coroutine[Any, Any, Any]]
 
 
-class GatedAcceptor:
-    """Accepts on one shared socket; has the face of an asyncio server.
+class GatedAcceptor(Acceptor):
+    """Accepts on one shared socket.
 
     Args:
         loop: The event loop.
@@ -71,59 +67,33 @@ class GatedAcceptor:
         row: Row,
         scoreboard: Scoreboard,
     ) -> None:
-        self._loop = loop
-        self._sock = sock
-        self._factory = factory
-        self._tls: dict[str, Any] = {"ssl": tls, "ssl_handshake_timeout": handshake_timeout} if tls else {}
         self._open_server = open_server
         self._own_server: Any = None
         self._opening: asyncio.Task[None] | None = None
         self._state = state
         self._row = row
         self._scoreboard = scoreboard
-        self._attaching: set[asyncio.Task[None]] = set()
         self._steps_back = 0
-        self._timer: asyncio.TimerHandle | None = None
-        self._short = False
-        self._closed = False
-        self._is_tcp = sock.family in (socket.AF_INET, socket.AF_INET6)
-        sock.setblocking(False)
-        loop.add_reader(sock.fileno(), self._readable)
-
-    @property
-    def sockets(self) -> tuple[socket.socket, ...]:
-        return () if self._closed else (self._sock,)
+        super().__init__(loop, sock, factory, tls, handshake_timeout)
 
     def close(self) -> None:
-        """Accept no more. Those that are being attached are not affected."""
         if not self._closed:
-            self._closed = True
             self._close_own_server()
-            self._pause()
-
-    @property
-    def attaching(self) -> int:
-        """How many connections have been accepted and are not set up yet."""
-        return len(self._attaching)
-
-    async def wait_closed(self) -> None:
-        if self._attaching:
-            await asyncio.wait(self._attaching)
-
-    def empty_queue(self) -> None:
-        """Take all connections that the kernel has taken for us."""
-        while self._accept():
-            pass
+        super().close()
 
     def connection_lost(self) -> None:
         """One of the server's connections has gone."""
         self._row[Cell.CONNECTIONS] = self._load()
 
+    def _attached_one(self) -> None:
+        self.connection_lost()
+
     # --- without the gate --------------------------------------------------------------------
 
     def look(self, ended: float) -> None:
         """Is it churn, with this many connections ended in a second?"""
-        churn = ended >= CHURN_LEAST and ended >= CHURN_RATIO * self._load()
+        # A handshake costs a hundred times what accepting does: with TLS there is nothing to gain.
+        churn = not self._tls and ended >= CHURN_LEAST and ended >= CHURN_RATIO * self._load()
         if self._closed or churn == (self._own_server is not None or self._opening is not None):
             return
         if churn:
@@ -171,9 +141,7 @@ class GatedAcceptor:
     def _readable(self) -> None:
         siblings = self._least_loaded()
         if siblings is None:
-            for _ in range(ALONE_BATCH):
-                if not self._accept():
-                    return
+            super()._readable()
             return
         if self._load() > siblings + max(1, siblings // 8) and self._steps_back < MAX_STEPS_BACK:
             self._steps_back += 1
@@ -204,68 +172,3 @@ class GatedAcceptor:
             ),
             default=None,
         )
-
-    def _pause(self, seconds: float | None = None) -> None:
-        """Do not look at the socket, for a time or for good."""
-        self._loop.remove_reader(self._sock.fileno())
-        if self._timer is not None:
-            self._timer.cancel()
-            self._timer = None
-        if seconds is not None:
-            self._timer = self._loop.call_later(seconds, self._resume)
-
-    def _resume(self) -> None:
-        self._timer = None
-        if not self._closed:
-            self._loop.add_reader(self._sock.fileno(), self._readable)
-
-    # --- accepting ---------------------------------------------------------------------------
-
-    def _accept(self) -> bool:
-        """Take one connection; False where there is none to take."""
-        try:
-            sock, _ = self._sock.accept()
-        except (BlockingIOError, InterruptedError):
-            return False
-        except ConnectionAbortedError:
-            return True  # it has gone again; there may be more
-        except OSError as exc:
-            if exc.errno in SHORTAGE:
-                self._in_shortage(exc)
-            elif exc.errno == errno.EINVAL:
-                self._pause()  # the master has shut the socket down: nothing comes any more
-            return False
-        self._short = False
-        sock.setblocking(False)
-        if self._is_tcp:
-            with contextlib.suppress(OSError):
-                sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-        task = self._loop.create_task(self._attach(sock))
-        self._attaching.add(task)
-        task.add_done_callback(self._attached)
-        self._row[Cell.CONNECTIONS] = self._load()
-        return True
-
-    async def _attach(self, sock: socket.socket) -> None:
-        try:
-            await self._loop.connect_accepted_socket(self._factory, sock, **self._tls)
-        except (TimeoutError, OSError) as exc:
-            # ssl.SSLError is an OSError: what came was no TLS, or not ours.
-            logger.info("A connection could not be set up: %s", exc or type(exc).__name__)
-            sock.close()
-        except BaseException:
-            sock.close()
-            raise
-
-    def _attached(self, task: asyncio.Task[None]) -> None:
-        self._attaching.discard(task)
-        self.connection_lost()
-        if not task.cancelled() and task.exception() is not None:
-            logger.error("A connection could not be set up.", exc_info=task.exception())
-
-    def _in_shortage(self, exc: OSError) -> None:
-        if not self._short:
-            self._short = True
-            logger.error("Cannot accept: %s. Trying again every %s s.", exc.strerror, SHORTAGE_PAUSE)
-        if not self._closed:
-            self._pause(SHORTAGE_PAUSE)
