@@ -194,7 +194,7 @@ _TOO_LATE = (ConnectionAbortedError, TimeoutError)
 
 def _has_spoken(sock: socket.socket) -> bool:
     """Whether anything has come on the connection; the kernel counts its end as one byte."""
-    received = received_bytes(sock)
+    received = received_bytes(sock.fileno())
     return received is None or received > 1
 
 

@@ -18,6 +18,10 @@ from collections.abc import Mapping, MutableMapping
 from dataclasses import dataclass, field
 from typing import Literal
 
+if sys.platform != "win32":
+    import fcntl
+    import termios
+
 # sd_listen_fds(3): the first inherited descriptor.
 SYSTEMD_FIRST_FD = 3
 # What systemd tells the process that it starts, and nobody else: sd_listen_fds(3), sd_notify(3),
@@ -451,22 +455,34 @@ def _is_bound_to(sock: socket.socket, address: Address) -> bool:
     return bound[0] in {info[4][0] for info in found}
 
 
-def received_bytes(sock: socket.socket) -> int | None:
+def received_bytes(fd: int) -> int | None:
     """How many bytes have come on a TCP connection; None where the system does not tell."""
-    return _from_tcp_info(sock, 128)
+    return _from_tcp_info(fd, 128)
 
 
-def acknowledged_bytes(sock: socket.socket) -> int | None:
-    """How many of the bytes that we have sent on a TCP connection have arrived; None where the system does not tell."""
-    return _from_tcp_info(sock, 120)
+def acknowledged_bytes(fd: int) -> int | None:
+    """How many of the bytes sent on a TCP connection have arrived; None where the system does not tell."""
+    return _from_tcp_info(fd, 120)
 
 
-def _from_tcp_info(sock: socket.socket, offset: int) -> int | None:
-    """A number out of Linux' struct tcp_info (linux/tcp.h), where the kernel has it."""
-    if sys.platform != "linux" or sock.family not in (socket.AF_INET, socket.AF_INET6):
+def queued_bytes(fd: int) -> int:
+    """How many bytes the kernel holds for the peer of a connection; 0 as well where it does not tell."""
+    if sys.platform != "linux":
+        return 0
+    try:
+        # SIOCOUTQ of tcp(7) and unix(7), which is this number.
+        return int.from_bytes(fcntl.ioctl(fd, termios.TIOCOUTQ, bytes(4)), sys.byteorder)
+    except OSError:
+        return 0
+
+
+def _from_tcp_info(fd: int, offset: int) -> int | None:
+    """A number out of Linux' struct tcp_info (linux/tcp.h), where there is one and the kernel has it."""
+    if sys.platform != "linux":
         return None
     try:
-        info = sock.getsockopt(socket.IPPROTO_TCP, socket.TCP_INFO, 136)
+        with socket.socket(fileno=os.dup(fd)) as sock:
+            info = sock.getsockopt(socket.IPPROTO_TCP, socket.TCP_INFO, 136)
     except OSError:
         return None
     return int.from_bytes(info[offset : offset + 8], sys.byteorder) if len(info) >= offset + 8 else None

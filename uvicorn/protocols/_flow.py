@@ -8,6 +8,12 @@ from __future__ import annotations
 
 import asyncio
 
+from uvicorn._sockets import acknowledged_bytes, queued_bytes
+from uvicorn.protocols.utils import is_ssl
+
+# More than any connection carries.
+_MUCH = 2**62
+
 # Above this many unread bytes a connection stops reading.
 HIGH_WATER_LIMIT = 65536
 
@@ -74,3 +80,21 @@ def wake(waiters: list[asyncio.Future[None]] | None) -> None:
     for waiter in waiters or ():
         if not waiter.done():
             waiter.set_result(None)
+
+
+def unsent(transport: asyncio.Transport) -> int:
+    """What waits for the client: 0 where nothing does, else a number that gets smaller whenever it takes something.
+
+    A TLS transport does not count what it has handed to the transport below it, which may be all of a large response.
+    So there the kernel is asked what it still holds: as long as the client has not acknowledged everything that it
+    was sent, more may be waiting behind that.
+    """
+    size = transport.get_write_buffer_size()
+    sock = transport.get_extra_info("socket") if is_ssl(transport) else None
+    if sock is None:
+        return size
+    queued = queued_bytes(sock.fileno())
+    if not size and not queued:
+        return 0
+    acknowledged = acknowledged_bytes(sock.fileno())
+    return max(1, size + queued) if acknowledged is None else _MUCH - acknowledged

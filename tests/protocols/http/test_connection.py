@@ -29,7 +29,7 @@ from uvicorn.logging import TRACE_LOG_LEVEL
 from uvicorn.protocols._access import RecordAccessLog
 from uvicorn.protocols._context import NEVER
 from uvicorn.protocols._upgrade import TakesUpgrade, UpgradeRequest
-from uvicorn.protocols.http._connection import LINGER, PIPELINE_LIMIT
+from uvicorn.protocols.http._connection import LINGER, LINGER_POLL, PIPELINE_LIMIT
 from uvicorn.protocols.http.flow_control import HIGH_WATER_LIMIT
 from uvicorn.server import ServerState
 
@@ -1351,15 +1351,17 @@ def test_answer_that_is_not_sent_yet_gets_the_time_of_a_response(protocol_class:
         transport = protocol.transport
         transport.unsent = 5000
         await settle()
-        assert protocol.deadline == NOW + 40
+        assert protocol.deadline == NOW + LINGER_POLL
         transport.unsent = 4000
-        at(protocol, NOW + 40)
-        assert protocol.deadline == NOW + 80
+        at(protocol, NOW + 39)
+        assert protocol.deadline == NOW + 39 + LINGER_POLL
+        at(protocol, NOW + 78)  # by the first 5000 it would be over
+        assert not transport.aborted
         transport.unsent = 0
-        at(protocol, NOW + 80)
-        assert protocol.deadline == NOW + 80 + LINGER
+        at(protocol, NOW + 78.5)
+        assert protocol.deadline == NOW + 78.5 + LINGER
         assert not transport.closed
-        at(protocol, NOW + 80 + LINGER)
+        at(protocol, NOW + 78.5 + LINGER)
         assert transport.aborted
 
     play(main)
@@ -1827,6 +1829,11 @@ def test_closed_connection_that_does_not_go_is_aborted(protocol_class: Any) -> N
         protocol.transport.unsent = 100
         await settle()
         assert protocol.transport.closed
+        assert not protocol.transport.aborted
+        assert protocol.deadline == NOW + LINGER_POLL
+        at(protocol, NOW + LINGER_POLL)
+        assert protocol.deadline == NOW + 2 * LINGER_POLL
+        at(protocol, NOW + 39.9)
         assert not protocol.transport.aborted
         assert protocol.deadline == NOW + 40
         at(protocol, NOW + 40)

@@ -18,7 +18,7 @@ from urllib.parse import unquote
 from uvicorn.logging import TRACE_LOG_LEVEL
 from uvicorn.protocols._access import AccessLog
 from uvicorn.protocols._context import NEVER, ProtocolConfig
-from uvicorn.protocols._flow import HIGH_WATER_LIMIT, FlowControl
+from uvicorn.protocols._flow import HIGH_WATER_LIMIT, FlowControl, unsent
 from uvicorn.protocols._refusals import refusal
 from uvicorn.protocols._state import ServerState
 from uvicorn.protocols._upgrade import UpgradeRequest, hand_over
@@ -33,6 +33,8 @@ from uvicorn.protocols.utils import get_local_addr, get_remote_addr, is_ssl
 PIPELINE_LIMIT = 16
 # How long a closing connection still reads, so that the client gets the answer and not a reset (RFC 9112 9.6).
 LINGER = 2.0
+# How often a closing connection looks whether what still waited has arrived.
+LINGER_POLL = 0.5
 
 
 class HTTPConnection(asyncio.Protocol):
@@ -51,6 +53,7 @@ class HTTPConnection(asyncio.Protocol):
         "_codec",
         "_eof",
         "_final",
+        "_gives_up_at",
         "_head_pending",
         "_last_section",
         "_lingering",
@@ -125,7 +128,8 @@ class HTTPConnection(asyncio.Protocol):
         self._eof = False
         self._final = False  # the whole service stops: no idle connection is kept
         self._lingering = False  # nothing more is answered; what the client still sends is not looked at
-        self._written = 0  # how much waited to be written when that was last looked at
+        self._written = 0  # what waited to be written when that was last looked at
+        self._gives_up_at = NEVER  # when the connection ends if the client takes nothing of it
         self._last_section = 0  # the size of the last request's header section; negative where it says more
         self._repeated: RepeatedSection | None = None  # the section that has come twice
 
@@ -529,8 +533,12 @@ class HTTPConnection(asyncio.Protocol):
 
     def _watch_writing(self, now: float) -> None:
         """From here on the client has to take something within the time of the setting, if there is anything."""
-        self._written = self.transport.get_write_buffer_size()
-        self.deadline = now + (self.config.timeout_response_write if self._written else LINGER)
+        waiting = self._written = unsent(self.transport)
+        self._gives_up_at = now + (self.config.timeout_response_write if waiting else LINGER)
+        # What waits at the end is mostly gone in a moment, and then only the client's own end is waited for, which a
+        # TLS client need never send (RFC 8446 6.1).
+        polled = self._lingering and waiting
+        self.deadline = min(self._gives_up_at, now + LINGER_POLL) if polled else self._gives_up_at
 
     def expire(self, now: float) -> None:
         """The deadline has passed; called by the server's sweep."""
@@ -548,9 +556,12 @@ class HTTPConnection(asyncio.Protocol):
             self.close()
 
     def _expire_writing(self, now: float) -> None:
-        size = self.transport.get_write_buffer_size()
+        size = unsent(self.transport)
         if size < self._written:
             self._watch_writing(now)
+            return
+        if now < self._gives_up_at:
+            self.deadline = min(self._gives_up_at, now + LINGER_POLL)
             return
         if size:
             self.logger.info("%s takes nothing of its response: connection aborted.", self._peer_text())
