@@ -137,9 +137,9 @@ def test_trailer_that_frames_is_refused(name: bytes) -> None:
 @pytest.mark.parametrize(
     "data",
     [
-        b"\r\n", b"5\n", b"5\r5\r\n", b"5\r\r\n", b" 5\r\n", b"5 \r\n", b"5;\r\n", b"5;a=\r\n", b"5;a\n", b"5; a\r\n",
+        b"\r\n", b"5\n", b"5\r5\r\n", b"5\r\r\n", b" 5\r\n", b"5 \r\n", b"5;\r\n", b"5;a;\r\n", b"5;a\n", b"5; a\r\n",
         b'5;a="b\r\n', b"5\r\nhelloX", b"5\r\nhello\n", b"5\r\nhello\rX", b"0\n", b"0\r\n\n", b"0\r\nA\r\n",
-        b"0\r\nA : b\r\n", b"0\r\n: b\r\n", b"0\r\nA: b\n", b"0\r\nA: b\r\n c\r\n", b"0\r\nA: b\r\n\n",
+        b"0\r\nA : b\r\n", b"0\r\n: b\r\n", b"0\r\nA: b\n", b"0\r\nA: b\r\n c\r\n", b"0\r\nA: b\r\n\n", b"0\r\n\rX", b"5;a\rb",
     ],
 )  # fmt: skip
 def test_what_is_not_chunked_is_refused(data: bytes) -> None:

@@ -13,9 +13,16 @@ from uvicorn.protocols.http._head import FORBIDDEN_TRAILERS, Refused
 
 _TOKEN = rb"[!#$%&'*+\-.^_`|~0-9A-Za-z]+"
 _QUOTED = rb'"(?:[\t \x21\x23-\x5b\x5d-\x7e\x80-\xff]|\\[\t\x20-\x7e\x80-\xff])*"'
-# RFC 9112 7.1.1, without the white space that only old senders put there. 16 digits are 64 bits.
+# RFC 9112 7.1.1, without the white space that only old senders put there. 16 digits are 64 bits. llhttp takes names and
+# values that are empty, as long as something follows the semicolon; nothing in them can end the line, so here, too.
 _CHUNK_LINE = re.compile(
-    rb"0*([0-9A-Fa-f]{1,16})(?:;" + _TOKEN + rb"(?:=(?:" + _TOKEN + rb"|" + _QUOTED + rb"))?)*\r\n"
+    rb"0*([0-9A-Fa-f]{1,16})(?:;(?!\r)(?:"
+    + _TOKEN
+    + rb")?(?:=(?:"
+    + _TOKEN
+    + rb"|"
+    + _QUOTED
+    + rb")?)?)*\r\n"
 )
 _TRAILER_LINE = re.compile(rb"(" + _TOKEN + rb"):[\t\x20-\x7e\x80-\xff]*\r\n")
 
@@ -66,6 +73,8 @@ class ChunkedReader:
             else:
                 end_of_line = buffer.find(b"\n", at) + 1
                 if not end_of_line:
+                    if buffer.find(b"\r", at, len(buffer) - 1) >= 0:
+                        raise Refused(400, "a line that does not end in CRLF")
                     break
                 self._take_line(buffer[at:end_of_line])
                 at = end_of_line

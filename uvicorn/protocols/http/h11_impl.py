@@ -26,6 +26,7 @@ _MAX_REASON = 120
 
 _HEAD_END = re.compile(rb"\n\r?\n")
 _DOUBTFUL = re.compile(rb"(?<!\r)\n|\r(?!\n)|\n[ \t]|[\x00-\x08\x0b\x0c\x0e-\x1f\x7f]")
+_TAB_BEHIND_CODING = re.compile(rb"\ntransfer-encoding:[^\r]*[^\r\t ][\t ]*\t[\t ]*\r", re.IGNORECASE)
 _FRAMING_LINE = re.compile(rb"\n(content-length|transfer-encoding):([^\r]*)", re.IGNORECASE)
 
 
@@ -103,6 +104,8 @@ class H11Codec:
             raise Refused(400, "line folding, control characters, or a line that does not end in CRLF")
         framing = [(name.lower(), value.strip(b" \t")) for name, value in _FRAMING_LINE.findall(head)]
         check_framing(framing)
+        if _TAB_BEHIND_CODING.search(head):
+            raise Refused(400, "invalid Transfer-Encoding")  # llhttp takes the tab for a part of the coding
         parser = h11.Connection(h11.SERVER, max_incomplete_event_size=self._head_limit)
         try:
             parser.receive_data(head)
