@@ -92,31 +92,42 @@ def _llhttp_knows(method: str) -> bool:
 
 async def disagreement(data: bytes) -> str | None:
     """In what the implementations disagree about some bytes; None where they do not."""
-    if MORE_BLANKS.search(data):
-        return None
-    for run in ("whole", "answered in between"):
-        ours = await verdict("httptools", data, run)
-        theirs = await verdict("h11", data, run)
-        same = [a for a, b in zip(ours.served, theirs.served, strict=False) if a == b]
-        if len(same) == len(ours.served) == len(theirs.served) and ours.closed == theirs.closed:
-            continue
-        if len(same) < len(ours.served):
-            return f"{run}: httptools serves what h11 does not: {ours.served} {theirs.served}"
-        # From here on h11 goes further, or waits where httptools has refused. It may with a method of its own.
-        if any(not _llhttp_knows(method) for method in theirs.methods[len(same) :]):
-            continue
-        if len(theirs.served) > len(same):
-            return f"{run}: h11 serves what httptools does not: {ours.served} {theirs.served}"
-        again = await verdict("h11", data + HEAD_END, run)
-        if any(not _llhttp_knows(method) for method in again.methods[len(same) :]):
-            continue
-        if len(again.served) > len(same) or not again.closed:
-            return f"{run}: httptools closes, h11 goes on behind the end of the head: {again.served}"
+    if not MORE_BLANKS.search(data):
+        for run in ("whole", "answered in between"):
+            if found := await between_implementations(data, run):
+                return f"{run}: {found}"
     for implementation in IMPLEMENTATIONS:
-        whole = await verdict(implementation, data, "whole")
-        split = await verdict(implementation, data, "answered in between")
-        if whole.whole != split.whole and None not in (whole.whole[1], split.whole[1]):
-            return f"{implementation}: {whole.whole} in one packet, {split.whole} in many"
+        if found := await between_cuts(data, implementation):
+            return f"{implementation}: {found}"
+    return None
+
+
+async def between_implementations(data: bytes, run: str) -> str | None:
+    ours = await verdict("httptools", data, run)
+    theirs = await verdict("h11", data, run)
+    same = [a for a, b in zip(ours.served, theirs.served, strict=False) if a == b]
+    if len(same) == len(ours.served) == len(theirs.served) and ours.closed == theirs.closed:
+        return None
+    if len(same) < len(ours.served):
+        return f"httptools serves what h11 does not: {ours.served} {theirs.served}"
+    # From here on h11 goes further, or waits where httptools has refused. It may with a method of its own.
+    if any(not _llhttp_knows(method) for method in theirs.methods[len(same) :]):
+        return None
+    if len(theirs.served) > len(same):
+        return f"h11 serves what httptools does not: {ours.served} {theirs.served}"
+    again = await verdict("h11", data + HEAD_END, run)
+    if any(not _llhttp_knows(method) for method in again.methods[len(same) :]):
+        return None
+    if len(again.served) > len(same) or not again.closed:
+        return f"httptools closes, h11 goes on behind the end of the head: {again.served}"
+    return None
+
+
+async def between_cuts(data: bytes, implementation: str) -> str | None:
+    whole = (await verdict(implementation, data, "whole")).whole
+    split = (await verdict(implementation, data, "answered in between")).whole
+    if whole != split and None not in (whole[1], split[1]):
+        return f"{whole} in one packet, {split} in many"
     return None
 
 

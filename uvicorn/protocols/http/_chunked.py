@@ -71,10 +71,8 @@ class ChunkedReader:
                 at += 2
                 self._stage = _SIZE
             else:
-                end_of_line = buffer.find(b"\n", at) + 1
+                end_of_line = _end_of_line(buffer, at)
                 if not end_of_line:
-                    if buffer.find(b"\r", at, len(buffer) - 1) >= 0:
-                        raise Refused(400, "a line that does not end in CRLF")
                     break
                 self._take_line(buffer[at:end_of_line])
                 at = end_of_line
@@ -95,3 +93,11 @@ class ChunkedReader:
             match = _TRAILER_LINE.fullmatch(line)
             if match is None or match[1].lower() in FORBIDDEN_TRAILERS:
                 raise Refused(400, "invalid trailer")
+
+
+def _end_of_line(buffer: bytes, at: int) -> int:
+    """Where the line that begins there ends; 0 where its end has not come, and it can still be a line."""
+    end = buffer.find(b"\n", at) + 1
+    if not end and buffer.find(b"\r", at, len(buffer) - 1) >= 0:
+        raise Refused(400, "a line that does not end in CRLF")
+    return end

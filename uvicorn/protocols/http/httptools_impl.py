@@ -23,8 +23,11 @@ _STATUSES = {
     "Pause on PRI/Upgrade": 505,  # the preface of HTTP/2
     "Content-Length overflow": 413,
 }
-# The end of an HTTP/1.0 request line.
+# How the request lines end that llhttp gives the version 1.0. Those of RTSP and ICE are no HTTP.
 _HTTP10 = b" HTTP/1.0\r\n"
+_NO_HTTP = (b" RTSP/1.0\r\n", b" ICE/1.0\r\n")
+# So much of the target tells a request line from what else is in the same packets.
+_TARGET_END = 16
 
 
 class HttpToolsCodec:
@@ -120,7 +123,13 @@ class HttpToolsCodec:
     def _note_version(self) -> None:
         seen = self._tail + self._data
         self._says_http10 = self._says_http10 or _HTTP10 in seen
-        self._tail = seen[1 - len(_HTTP10) :]
+        # Another request may come in the same packet, so it is not enough that the right line is somewhere.
+        target = self._url[-_TARGET_END:]
+        for line_end in _NO_HTTP:
+            before = seen.split(line_end)[:-1]
+            if any(part.rstrip(b" ").endswith(target) for part in before):
+                raise Refused(400, "not HTTP")
+        self._tail = seen[-_TARGET_END - len(_NO_HTTP[0]) :]
 
     def _check_version(self) -> None:
         # llhttp takes the request lines of RTSP and ICE as well, which have version 1.0, and does not tell.
