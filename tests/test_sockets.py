@@ -23,6 +23,7 @@ from uvicorn._sockets import (
     Listener,
     adopt_fd,
     bind_only,
+    connections_at_most,
     explain,
     forget_systemd,
     inode_of,
@@ -726,3 +727,14 @@ def test_socket_is_shown_as_clients_reach_it(
     family: socket.AddressFamily, name: object, is_ssl: bool, url: str
 ) -> None:
     assert url_of(FakeSocket(family, name), is_ssl) == url  # type: ignore[arg-type]
+
+
+@on_posix
+@pytest.mark.parametrize(("descriptors", "connections"), [(1024, 921), (1, 1), (-1, sys.maxsize)])
+def test_application_keeps_descriptors_of_its_own(
+    monkeypatch: pytest.MonkeyPatch, descriptors: int, connections: int
+) -> None:
+    resource = pytest.importorskip("resource")
+    limit = resource.RLIM_INFINITY if descriptors < 0 else descriptors
+    monkeypatch.setattr(resource, "getrlimit", lambda _: (limit, limit))
+    assert connections_at_most() == connections

@@ -22,6 +22,11 @@ if sys.platform != "win32":
     import fcntl
     import termios
 
+try:
+    import resource
+except ImportError:  # Windows
+    resource = None  # type: ignore[assignment]
+
 # sd_listen_fds(3): the first inherited descriptor.
 SYSTEMD_FIRST_FD = 3
 # What systemd tells the process that it starts, and nobody else: sd_listen_fds(3), sd_notify(3),
@@ -43,6 +48,9 @@ _SYSTEMD = re.compile(r"systemd:([^:]+)(?::([1-9][0-9]*))?\Z")
 # in seconds: what is queued stays readable, and would be tried again and again.
 SHORTAGE = frozenset((errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM))
 SHORTAGE_PAUSE = 0.2
+
+# The part of a process's descriptors that may be connections: the application has files and connections of its own.
+CONNECTION_SHARE = 0.9
 
 HAS_UNIX = hasattr(socket, "AF_UNIX")
 
@@ -520,3 +528,11 @@ def url_of(sock: socket.socket, is_ssl: bool) -> str:
     host, port = sock.getsockname()[:2]
     host = f"[{host}]" if ":" in host else host
     return f"{'https' if is_ssl else 'http'}://{host}:{port}"
+
+
+def connections_at_most() -> int:
+    """How many connections leave the application descriptors of its own."""
+    if resource is None:
+        return sys.maxsize
+    limit = resource.getrlimit(resource.RLIMIT_NOFILE)[0]
+    return sys.maxsize if limit == resource.RLIM_INFINITY else max(1, int(limit * CONNECTION_SHARE))

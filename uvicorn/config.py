@@ -170,6 +170,8 @@ class Config:
     shutdown_delay: float
     limit_request_head: int
     limit_request_fields: int
+    limit_pipelined_requests: int
+    limit_connections: int | None
     control_socket: str | os.PathLike[str] | None
     control_read_only: bool
     admin: str | None
@@ -245,6 +247,8 @@ class Config:
         shutdown_delay: float = 0,
         limit_request_head: int = 128 * 1024,
         limit_request_fields: int = 256,
+        limit_pipelined_requests: int = 16,
+        limit_connections: int | None = None,
         control_socket: str | os.PathLike[str] | None = None,
         control_read_only: bool = False,
         admin: str | None = None,

@@ -311,6 +311,8 @@ def run(
     shutdown_delay: float = 0,
     limit_request_head: int = 131072,
     limit_request_fields: int = 256,
+    limit_pipelined_requests: int = 16,
+    limit_connections: int | None = None,
     control_socket: str | os.PathLike[str] | None = None,
     control_read_only: bool = False,
     admin: str | None = None,

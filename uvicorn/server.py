@@ -26,7 +26,14 @@ from types import FrameType
 from typing import Any
 
 from uvicorn._listening import ServerOpener, any_readable, only_address
-from uvicorn._sockets import BindError, Listener, open_listener, privilege_hint, take_passed
+from uvicorn._sockets import (
+    BindError,
+    Listener,
+    connections_at_most,
+    open_listener,
+    privilege_hint,
+    take_passed,
+)
 from uvicorn.config import STARTUP_FAILURE, Config
 from uvicorn.protocols._access import BatchedAccessLog
 from uvicorn.protocols._context import NEVER
@@ -277,6 +284,7 @@ class Server:
             sys.exit(STARTUP_FAILURE)
         self.server_state.draining = False
         self.server_state.address = only_address(self.servers)
+        self.server_state.connection_limit = self.config.limit_connections or connections_at_most()
         self._start_ticking()
         self.started = True
         self.hooks.started(self)

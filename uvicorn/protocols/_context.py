@@ -34,6 +34,7 @@ class ProtocolConfig(Protocol):
     limit_concurrency: int | None
     limit_request_head: int
     limit_request_fields: int
+    limit_pipelined_requests: int
     h11_max_incomplete_event_size: int | None
     timeout_keep_alive: float
     timeout_request_head: float

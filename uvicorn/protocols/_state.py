@@ -3,11 +3,16 @@
 from __future__ import annotations
 
 import asyncio
+import sys
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, Protocol
 
 if TYPE_CHECKING:
     from uvicorn.protocols._access import AccessLog
+
+
+# Seconds between two lines about the same shortage.
+COMPLAINT_PERIOD = 10.0
 
 
 class ConnectionCounter(Protocol):
@@ -29,6 +34,7 @@ class ServerState:
         now: Coarse monotonic time in seconds, moved by the server's ticker; 0 where nobody moves it.
         draining: Whether each answer should be its connection's last.
         request_limit: After how many requests `on_request_limit` is called; 0 for never.
+        connection_limit: How many connections may be open at the same time.
         address: The (host, port) that every connection arrives at, where there is just one: to ask each of them
             costs two system calls.
         access: The server's access log; None leaves the choice to the connection.
@@ -37,8 +43,10 @@ class ServerState:
     """
 
     __slots__ = (
+        "_complained_at",
         "access",
         "address",
+        "connection_limit",
         "connections",
         "contexts",
         "counter",
@@ -67,6 +75,8 @@ class ServerState:
         self.request_limit = 0
         self.on_request_limit: Callable[[], None] | None = None
         self.on_emptied: Callable[[], None] | None = None
+        self.connection_limit = sys.maxsize
+        self._complained_at = float("-inf")
         self.address: tuple[str, int] | None = None
         self.access: AccessLog | None = None
         self.counter: ConnectionCounter | None = None
@@ -82,6 +92,13 @@ class ServerState:
             self.counter.connection_lost()
         if self.on_emptied is not None:
             self.look_whether_empty()
+
+    def may_complain(self) -> bool:
+        """Whether it is time for another line about too many connections: they would be as many as connections."""
+        if self.now - self._complained_at < COMPLAINT_PERIOD:
+            return False
+        self._complained_at = self.now
+        return True
 
     def look_whether_empty(self) -> None:
         """Tell who waits for the last connection or the last task to end."""

@@ -375,6 +375,22 @@ def _limits(table: _Builder) -> None:
         since="0.37.0+",
     )
     add(
+        "limit_pipelined_requests",
+        16,
+        Integer(2),
+        "How many requests of one connection may wait behind the one that is being answered; then it is not read from.",
+        since="0.37.0+",
+    )
+    add(
+        "limit_connections",
+        None,
+        Integer(1),
+        "How many connections a process holds open; more get 503 and are closed. A safety net: the application keeps "
+        "descriptors for files and connections of its own.",
+        default_text="nine tenths of the file descriptors that the process may open",
+        since="0.37.0+",
+    )
+    add(
         "h11_max_incomplete_event_size",
         None,
         Size(1),

@@ -29,7 +29,7 @@ from uvicorn.logging import TRACE_LOG_LEVEL
 from uvicorn.protocols._access import RecordAccessLog
 from uvicorn.protocols._context import NEVER
 from uvicorn.protocols._upgrade import TakesUpgrade, UpgradeRequest
-from uvicorn.protocols.http._connection import LINGER, LINGER_POLL, PIPELINE_LIMIT
+from uvicorn.protocols.http._connection import LINGER, LINGER_POLL
 from uvicorn.protocols.http.flow_control import HIGH_WATER_LIMIT
 from uvicorn.server import ServerState
 
@@ -410,11 +410,14 @@ def test_requests_are_answered_one_after_the_other(protocol_class: Any) -> None:
     play(main)
 
 
-def test_reading_pauses_while_many_requests_wait(protocol_class: Any) -> None:
+@pytest.mark.parametrize(("settings", "limit"), [({}, 16), ({"limit_pipelined_requests": 4}, 4)])
+def test_reading_pauses_while_many_requests_wait(
+    protocol_class: Any, settings: dict[str, int], limit: int
+) -> None:
     async def main() -> None:
         app = Script()
-        protocol = swept(protocol_class, app)
-        protocol.data_received(GET * PIPELINE_LIMIT)
+        protocol = swept(protocol_class, app, **settings)
+        protocol.data_received(GET * limit)
         assert protocol.transport.reading
         protocol.data_received(GET)
         assert not protocol.transport.reading
@@ -423,10 +426,10 @@ def test_reading_pauses_while_many_requests_wait(protocol_class: Any) -> None:
             await settle()
             await app.answer()
             answered += 1
-        assert answered == PIPELINE_LIMIT // 2 + 1
+        assert answered == limit // 2 + 1
         while protocol.current is not None:
             await app.answer()
-        assert statuses(protocol.transport) == [200] * (PIPELINE_LIMIT + 1)
+        assert statuses(protocol.transport) == [200] * (limit + 1)
 
     play(main)
 
@@ -928,6 +931,34 @@ def test_request_above_the_limit_of_tasks_gets_503(protocol_class: Any) -> None:
         assert statuses(protocol.transport) == [503]
         assert app.calls == 0
         assert state.tasks == others
+
+    play(main)
+
+
+def test_connection_above_the_limit_is_turned_away(protocol_class: Any, log: Log) -> None:
+    async def main() -> None:
+        app = Answer()
+        state = ServerState()
+        state.connection_limit = 2
+        kept = [swept(protocol_class, app, state=state) for _ in range(2)]
+        for _ in range(3):
+            more = swept(protocol_class, app, state=state)
+            assert statuses(more.transport) == [503]
+            assert more.transport.closed
+            more.data_received(GET)
+            more.connection_lost(None)
+        # One line for all of them, and another one when it goes on.
+        assert [message.partition(",")[0] for message in log.messages] == ["2 connections are open"]
+        state.now += 60
+        connect(protocol_class, app, loop=TaskLoop(), now=state.now, state=state).connection_lost(None)
+        assert len(log.messages) == 2
+        kept.pop().connection_lost(None)
+        again = swept(protocol_class, app, state=state)
+        again.data_received(GET)
+        await settle()
+        assert statuses(again.transport) == [200]
+        assert len(app.scopes) == 1
+        assert state.statuses[503] == 4
 
     play(main)
 

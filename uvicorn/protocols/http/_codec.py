@@ -65,7 +65,15 @@ class UpgradeBuffer:
 class HTTPContext(ConnectionContext):
     """The shared decisions of HTTP connections: those of all protocols, and the framer; and the heads that wait."""
 
-    __slots__ = ("_call_soon", "_held", "fields_limit", "framer", "keep_alive", "limits_concurrency")
+    __slots__ = (
+        "_call_soon",
+        "_held",
+        "fields_limit",
+        "framer",
+        "keep_alive",
+        "limits_concurrency",
+        "pipeline_limit",
+    )
 
     def __init__(
         self, config: ProtocolConfig, state: ServerState, loop: asyncio.AbstractEventLoop, title_case: bool
@@ -73,6 +81,7 @@ class HTTPContext(ConnectionContext):
         super().__init__(config, state, loop)
         self.framer = ResponseFramer(title_case)
         self.fields_limit = config.limit_request_fields
+        self.pipeline_limit = config.limit_pipelined_requests
         self.keep_alive = config.timeout_keep_alive
         self.limits_concurrency = config.limit_concurrency is not None
         self._held: list[RequestCycle] = []

@@ -29,8 +29,6 @@ from uvicorn.protocols.http._repeats import RepeatedSection, learn, request_line
 from uvicorn.protocols.http.flow_control import service_unavailable
 from uvicorn.protocols.utils import get_local_addr, get_remote_addr, is_ssl
 
-# With this many requests waiting behind the one that is answered, reading pauses.
-PIPELINE_LIMIT = 16
 # How long a closing connection still reads, so that the client gets the answer and not a reset (RFC 9112 9.6).
 LINGER = 2.0
 # How often a closing connection looks whether what still waited has arrived.
@@ -143,6 +141,8 @@ class HTTPConnection(asyncio.Protocol):
         self.deadline = state.now + self.config.timeout_request_head
         if self.context.trace:
             self._trace("HTTP connection made")
+        if len(state.connections) > state.connection_limit:
+            self._turn_away()
 
     def connection_lost(self, exc: Exception | None) -> None:
         if self.context.trace:
@@ -348,7 +348,7 @@ class HTTPConnection(asyncio.Protocol):
     @property
     def pipeline_full(self) -> bool:
         """Whether the codec should keep further requests to itself for now."""
-        return self._pipeline is not None and len(self._pipeline) >= PIPELINE_LIMIT
+        return self._pipeline is not None and len(self._pipeline) >= self.context.pipeline_limit
 
     # --- requests in order -------------------------------------------------------------------
 
@@ -373,7 +373,7 @@ class HTTPConnection(asyncio.Protocol):
         if self._pipeline is None:
             self._pipeline = deque()
         self._pipeline.append(cycle)
-        if len(self._pipeline) >= PIPELINE_LIMIT:
+        if len(self._pipeline) >= self.context.pipeline_limit:
             self.flow.pause_reading()
 
     def expect_body(self) -> None:
@@ -430,7 +430,7 @@ class HTTPConnection(asyncio.Protocol):
                 self.close()
         elif self._pipeline:
             self._begin(self._pipeline.popleft())
-            if len(self._pipeline) < PIPELINE_LIMIT // 2:
+            if len(self._pipeline) < self.context.pipeline_limit // 2:
                 self._resume_codec()
         elif self._refused is not None:
             self._write_refusal(self._refused)
@@ -488,6 +488,18 @@ class HTTPConnection(asyncio.Protocol):
             refusal(refused.status, self.context.default_lines(), title_case=self.title_case)
         )
         self._linger()
+
+    def _turn_away(self) -> None:
+        """There are too many connections. Closed at once: to linger would take what there is none left of."""
+        state = self.server_state
+        state.statuses[503] += 1
+        if state.may_complain():
+            self.logger.warning(
+                "%d connections are open, as many as limit_connections allows: more get 503.",
+                state.connection_limit,
+            )
+        self.transport.write(refusal(503, self.context.default_lines(), title_case=self.title_case))
+        self.close()
 
     def _linger(self) -> None:
         """Close so that the answer arrives: stop sending, and read for a while what the client still sends."""
