@@ -491,9 +491,9 @@ def exit_code_of(*args: Any, **kwargs: Any) -> Any:
 
 @pytest.mark.parametrize("asgi", [APP, app])
 @pytest.mark.parametrize(
-    ("effect", "code"), [(lambda server: None, 3), (set_started, None), (force_exit, None), (interrupt, None)]
+    ("effect", "code"), [(lambda server: None, 3), (set_started, None), (force_exit, None), (interrupt, 130)]
 )
-def test_single_process_exits_3_where_it_never_started(
+def test_single_process_that_never_started_says_so_by_its_exit_code(
     asgi: Any, effect: Callable[[Any], None], code: int | None, serving: FakeServing
 ) -> None:
     serving.effect = effect

@@ -7,6 +7,7 @@ import importlib
 import logging
 import os
 import platform
+import signal
 import socket
 import ssl
 import sys
@@ -50,6 +51,8 @@ from uvicorn.supervisors import ChangeReload
 __all__ = ["STARTUP_FAILURE", "main", "run"]
 
 USAGE_ERROR = 2
+# What a shell makes of SIGINT: interrupted before the server had started.
+INTERRUPTED = 128 + signal.SIGINT
 
 logger = logging.getLogger("uvicorn.error")
 
@@ -343,25 +346,29 @@ def run(
     trial = os.environ.pop(TRIAL, None)
     if trial is not None:
         _try_out(config, managed and not config.should_reload, trial)
-    exit_code = 0
+    exit_code = _served(config, server, managed)
+    if exit_code:
+        sys.exit(exit_code)
+
+
+def _served(config: Config, server: Server, managed: bool) -> int:
+    """Serve to the end; the exit code."""
     try:
         if config.should_reload:
             sockets = [_bound(config)]
             settle_passed(os.environ)
             ChangeReload(config, target=server.run, sockets=sockets).run()
-        elif managed:
-            exit_code = _run_workers(config, server)
-        else:
-            serve_alone(server)
-            if not server.started and not server.force_exit:
-                exit_code = STARTUP_FAILURE
+            return 0
+        if managed:
+            return _run_workers(config, server)
+        serve_alone(server)
+        return 0 if server.started or server.force_exit else STARTUP_FAILURE
     except KeyboardInterrupt:
-        pass
+        alone = not managed and not config.should_reload
+        return INTERRUPTED if alone and not server.started else 0
     finally:
         if config.listener is not None:
             config.listener.unlink()
-    if exit_code:
-        sys.exit(exit_code)
 
 
 def _bound(config: Config) -> socket.socket:

@@ -7,6 +7,7 @@ RFC 9112 11.1).
 from __future__ import annotations
 
 import re
+from typing import Any
 
 _NAME = re.compile(rb"[!#$%&'*+\-.^_`|~0-9A-Za-z]+\Z")
 _FORBIDDEN_IN_VALUE = re.compile(rb"[\x00-\x08\x0a-\x1f\x7f]")
@@ -14,6 +15,11 @@ _FORBIDDEN_IN_VALUE = re.compile(rb"[\x00-\x08\x0a-\x1f\x7f]")
 
 class InvalidResponse(RuntimeError):
     """The application's response cannot be written; raised into its `send()`."""
+
+
+def as_bytes(value: Any) -> Any:
+    """What is bytes by another name, as bytes; anything else as it is."""
+    return bytes(value) if isinstance(value, (bytes, bytearray, memoryview)) else value
 
 
 def field_line(name: bytes, value: bytes) -> bytes:

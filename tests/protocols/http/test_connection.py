@@ -263,7 +263,7 @@ def test_idle_connection_is_closed_by_a_timer(protocol_class: Any) -> None:
     assert protocol.transport.buffer == written
 
 
-@pytest.mark.parametrize("data", [GET, b"G", b"\r\n"])
+@pytest.mark.parametrize("data", [GET, b"G", b"\r\nG"])
 def test_new_bytes_cancel_the_timer(protocol_class: Any, data: bytes) -> None:
     protocol = connect(protocol_class, Answer())
     protocol.data_received(GET)
@@ -1882,6 +1882,38 @@ def test_deadline_of_a_running_request_that_is_over_changes_nothing(protocol_cla
         protocol.expire(NOW)
         assert not protocol.transport.closed
         await app.answer()
+
+    play(main)
+
+
+@pytest.mark.parametrize("pieces", [[b"\r\n"], [b"\r", b"\n"], [b"\n"], [b"\r\n\r\n"]])
+def test_empty_lines_behind_a_response_begin_no_request(
+    protocol_class: Any, pieces: list[bytes], log: Log
+) -> None:
+    async def main() -> None:
+        protocol = swept(protocol_class, Answer())
+        protocol.data_received(GET)
+        await settle()
+        idle_until = protocol.deadline
+        answered = protocol.transport.buffer
+        for piece in pieces:
+            protocol.data_received(piece)
+        assert protocol.deadline == idle_until
+        at(protocol, idle_until)
+        assert protocol.transport.closed
+        assert protocol.transport.buffer == answered
+
+    play(main)
+    assert log.messages == []
+
+
+def test_request_behind_empty_lines_is_answered(protocol_class: Any) -> None:
+    async def main() -> None:
+        protocol = swept(protocol_class, Answer())
+        for data in (b"\r\n", GET, b"\r\n", GET):
+            protocol.data_received(data)
+            await settle()
+        assert len(read_responses(protocol.transport.buffer)) == 2
 
     play(main)
 

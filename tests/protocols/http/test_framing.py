@@ -88,6 +88,37 @@ def test_status_may_be_an_enumeration() -> None:
     assert mode == NONE
 
 
+@pytest.mark.parametrize(
+    "headers", [(), ((b"content-length", b"5"),), ((b"x-a", b"1"), (b"Content-Length", b"0"))]
+)
+def test_205_says_that_it_has_no_content(headers: Any) -> None:
+    head, mode, length, keep_alive = frame(*headers, status=205)
+    assert lines_of(head) == [*(b"x-a: 1" for name, _ in headers if name == b"x-a"), b"content-length: 0"]
+    assert (mode, length, keep_alive) == (NONE, 0, True)
+    head, *_ = frame(*headers, status=205, framer=ResponseFramer(title_case=True))
+    assert lines_of(head)[-1] == b"Content-Length: 0"
+
+
+@pytest.mark.parametrize("make", [bytes, bytearray, memoryview])
+@pytest.mark.parametrize("title_case", [False, True])
+def test_names_and_values_are_whatever_holds_bytes(make: Any, title_case: bool) -> None:
+    fields = [(b"X-A", b"1"), (b"Content-Length", b"5"), (b"Connection", b"close"), (b"X-A", b"1")]
+    plain = frame(*fields, framer=ResponseFramer(title_case))
+    framer = ResponseFramer(title_case)
+    for _ in range(2):  # the second time from the cache
+        assert frame(*((make(name), make(value)) for name, value in fields), framer=framer) == plain
+    assert frame(*((make(name), value) for name, value in fields), framer=framer) == plain
+    assert frame(*((name, make(value)) for name, value in fields), framer=framer) == plain
+
+
+def test_a_field_is_not_changed_by_what_becomes_of_its_buffer() -> None:
+    framer, value = ResponseFramer(), bytearray(b"1")
+    frame((b"x", memoryview(value)), framer=framer)
+    value[0] = ord("2")
+    assert lines_of(frame((b"x", b"1"), framer=framer)[0])[0] == b"x: 1"
+    assert lines_of(frame((b"x", memoryview(value)), framer=framer)[0])[0] == b"x: 2"
+
+
 class OddStatus(int):
     """A number that does not compare as one."""
 

@@ -178,16 +178,23 @@ class HTTPConnection(asyncio.Protocol):
         if not idle:
             return
         if self._head_pending:
-            # The first bytes of a head whose end has not come. From here on its deadline stands: no later byte
-            # moves it, or one byte every few seconds would hold a connection for ever.
-            self._stop_timer()
-            self._set_deadline()
+            self._head_begins(data)
         elif self._last_section >= 0:
             size = len(data) - data.find(b"\r\n")
             if size == self._last_section:
                 self._learn_section(data)
             else:
                 self._last_section = size
+
+    def _head_begins(self, data: bytes) -> None:
+        """The first bytes of a head whose end has not come."""
+        if not data.strip(b"\r\n"):
+            self._head_pending = False  # RFC 9112 2.2: empty lines before a request are ignored
+            return
+        # From here on its deadline stands: no later byte moves it, or one byte every few seconds would hold a connection
+        # for ever.
+        self._stop_timer()
+        self._set_deadline()
 
     def _first_bytes(self) -> Codec:
         self._silent = False

@@ -15,7 +15,7 @@ import http
 from collections.abc import Iterable
 from typing import Any
 
-from uvicorn.protocols._fields import InvalidResponse, field_line
+from uvicorn.protocols._fields import InvalidResponse, as_bytes, field_line
 
 # What becomes of the body. LENGTH counts, CHUNKED frames, CLOSE ends with the connection, NONE has no body at all.
 NONE, LENGTH, CHUNKED, CLOSE = range(4)
@@ -26,6 +26,9 @@ _CACHED_LINE_LENGTH = 256
 # Bounds of the cache of heads. When it is full it is emptied, so that those that still come are soon in it again.
 _CACHED_HEADS = 256
 _CACHED_HEAD_LENGTH = 1024
+
+# Statuses whose responses have no content, RFC 9110 15.3.5, 15.3.6 and 15.4.5.
+_NO_CONTENT = frozenset((204, 205, 304))
 
 _FRAMING_FIELDS = frozenset((b"transfer-encoding", b"connection"))
 
@@ -51,13 +54,22 @@ class ResponseFramer:
             else all are in lower case (httptools' form).
     """
 
-    __slots__ = ("_chunked_line", "_close_line", "_heads", "_keep_alive_line", "_lines", "_lower")
+    __slots__ = (
+        "_chunked_line",
+        "_close_line",
+        "_heads",
+        "_keep_alive_line",
+        "_lines",
+        "_lower",
+        "_no_content_line",
+    )
 
     def __init__(self, title_case: bool = False) -> None:
         self._lines: dict[tuple[bytes, bytes], bytes] = {}
         # By (status, *fields): what follows the server's own lines, body mode, length, whether the connection goes on.
         self._heads: dict[tuple[Any, ...], tuple[bytes, int, int, bool]] = {}
         self._lower = not title_case
+        self._no_content_line = b"Content-Length: 0\r\n" if title_case else b"content-length: 0\r\n"
         self._close_line = b"Connection: close\r\n" if title_case else b"connection: close\r\n"
         self._keep_alive_line = b"Connection: keep-alive\r\n" if title_case else b"connection: keep-alive\r\n"
         self._chunked_line = (
@@ -97,7 +109,7 @@ class ResponseFramer:
             key = (status, *headers)
             try:
                 known = self._heads.get(key)
-            except TypeError:  # fields that are lists
+            except (TypeError, ValueError):  # fields that are lists, names and values that can change
                 key = known = None
             if known is not None:
                 rest, mode, length, keep_alive = known
@@ -126,11 +138,17 @@ class ResponseFramer:
         chunked = False
         said_close = False
         for name, value in headers:
-            line = cached.get((name, value))
-            if line is not None:
-                out.append(line)
-                continue
-            lowered = name.lower()
+            try:
+                line = cached.get((name, value))
+                if line is not None:
+                    out.append(line)
+                    continue
+                lowered = name.lower()
+            except (TypeError, ValueError, AttributeError):  # a bytearray has no hash, a memoryview no case
+                name = as_bytes(name)
+                lowered = name.lower() if isinstance(name, bytes) else b""
+            if type(value) is not bytes:
+                value = as_bytes(value)
             if lowered == b"content-length":
                 if length < 0:
                     length = _app_length(value)
@@ -161,11 +179,17 @@ class ResponseFramer:
                 raise InvalidResponse(f"The server cannot send Transfer-Encoding {value!r}.")
 
         keep_alive = keep_alive and not said_close
-        if is_head or status == 204 or status == 304:
+        if is_head or status in _NO_CONTENT:
             mode = NONE
             if length_at and status == 204:
                 # RFC 9110 8.6: no Content-Length in 204; in 304 and for HEAD it tells of the body that is not there.
                 out[length_at] = b""
+            elif status == 205 and not is_head:
+                # RFC 9112 6.3 takes it for a response with content: that there is none has to be said.
+                if not length_at:
+                    length_at = len(out)
+                    out.append(b"")
+                out[length_at] = self._no_content_line
         elif length >= 0 and not chunked:
             mode = LENGTH
         else:
