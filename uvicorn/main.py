@@ -17,6 +17,7 @@ from configparser import RawConfigParser
 from typing import IO, Any, NoReturn
 
 import click
+import setproctitle
 
 from uvicorn._sockets import Address, BindError, Listener, inode_of, passed_binds
 from uvicorn._types import ASGIApplication
@@ -39,6 +40,7 @@ from uvicorn.settings.derived import (
     click_options,
     effective_listing,
     from_context,
+    masked,
     schema_text,
 )
 from uvicorn.settings.layers import Layer, Problem, Resolved, SettingsError, merge
@@ -105,6 +107,10 @@ def _command(ctx: click.Context, check_config: bool, **_: Any) -> None:
     if check_config:
         ctx.exit(_check(resolved))
 
+    shown = masked(sys.orig_argv)
+    if shown != sys.orig_argv:
+        # Whoever lists processes sees their command lines. A master and its workers have titles of their own anyway.
+        setproctitle.setproctitle(" ".join(shown))
     try:
         passed = passed_binds(os.environ)
     except BindError as exc:

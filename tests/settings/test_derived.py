@@ -19,6 +19,7 @@ from uvicorn.settings.derived import (
     effective_listing,
     from_context,
     json_schema,
+    masked,
     schema_text,
     settings_page,
 )
@@ -358,3 +359,18 @@ def test_files_are_written(checkout: Path, capsys: pytest.CaptureFixture[str]) -
     assert (checkout / "docs" / "settings.md").read_text(encoding="utf-8") == settings_page()
     assert derived.write_or_check(["--check"], checkout) == 0
     assert capsys.readouterr().out == ""
+
+
+# --- command line ----------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("given", "shown"),
+    [
+        (["uvicorn", "app:app", "--port", "80"], ["uvicorn", "app:app", "--port", "80"]),
+        (["--ssl-keyfile-password", "hunter2", "app:app"], ["--ssl-keyfile-password", "********", "app:app"]),
+        (["--ssl-keyfile-password=hunter2", "x=y"], ["--ssl-keyfile-password=********", "x=y"]),
+    ],
+)
+def test_command_line_is_shown_without_its_secrets(given: list[str], shown: list[str]) -> None:
+    assert masked(given) == shown

@@ -7,13 +7,13 @@ python -m uvicorn.settings --check   says whether they are up to date (exit code
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
 
-from uvicorn.settings.layers import Layer, Raw, Resolved
+from uvicorn.settings.layers import MASK, Layer, Raw, Resolved
 from uvicorn.settings.table import APP, OPTIONS, Option
 
 ROOT = Path(__file__).parents[2]
@@ -105,6 +105,18 @@ def _default_text(option: Option) -> str:
 def _help_text(option: Option) -> str:
     default = _default_text(option)
     return f"{option.help} [default: {default}]" if default else option.help
+
+
+def masked(argv: Sequence[str]) -> list[str]:
+    """A command line as it may be shown."""
+    flags = [option.flag for option in OPTIONS if option.secret]
+    shown: list[str] = []
+    for argument in argv:
+        if shown and shown[-1] in flags:
+            argument = MASK
+        flag, equals, _ = argument.partition("=")
+        shown.append(f"{flag}={MASK}" if equals and flag in flags else argument)
+    return shown
 
 
 def effective_listing(resolved: Resolved) -> str:
