@@ -15,12 +15,17 @@ PIP := $(BIN)/python -m pip --quiet --disable-pip-version-check
 # End-to-end tests mostly wait, so more run at the same time than there are cores.
 JOBS ?= 4
 
-.PHONY: help serve test check format generate clean
+# How long each target is fuzzed, and which ones.
+SECONDS ?= 60
+TARGETS ?= http websockets yaml
+
+.PHONY: help serve test check fuzz format generate clean
 
 help:
 	@echo "make serve     run examples/ under a master with two workers"
 	@echo "make test      run all tests"
 	@echo "make check     lint, formatting, types, import contracts, generated files"
+	@echo "make fuzz      fuzz what reads bytes of others, SECONDS=60 for each target; needs atheris"
 	@echo "make format    format the code"
 	@echo "make generate  write docs/settings.md and the JSON Schema again"
 	@echo "make clean     remove .venv and caches"
@@ -44,6 +49,11 @@ $(VENV)/.test: $(BIN)/python pyproject.toml
 $(VENV)/.check: $(VENV)/.test
 	@echo "Installing linters and type checkers ..."
 	@$(PIP) install --group check
+	@touch $@
+
+$(VENV)/.fuzz: $(VENV)/.test
+	@echo "Installing atheris ..."
+	@$(PIP) install --group fuzz
 	@touch $@
 
 serve: $(VENV)/.serve
@@ -70,6 +80,12 @@ check: $(VENV)/.check
 	$(BIN)/lint-imports --no-logo 2>/dev/null || $(BIN)/lint-imports
 	$(BIN)/python -m uvicorn.settings --check
 
+fuzz: $(VENV)/.fuzz
+	@for target in $(TARGETS); do \
+		echo "Fuzzing $$target for $(SECONDS) seconds ..."; \
+		nice -n 19 $(BIN)/python -m tests.fuzz $$target --seconds $(SECONDS) || exit 1; \
+	done
+
 format: $(VENV)/.check
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
@@ -78,4 +94,4 @@ generate: $(VENV)/.test
 	$(BIN)/python -m uvicorn.settings
 
 clean:
-	rm -rf $(VENV) .pytest_cache .mypy_cache .ruff_cache .hypothesis .import_linter_cache
+	rm -rf $(VENV) .fuzz .pytest_cache .mypy_cache .ruff_cache .hypothesis .import_linter_cache
