@@ -7,6 +7,7 @@ import contextlib
 import ctypes
 import math
 import os
+import signal
 import sys
 from collections.abc import Callable, Coroutine
 from pathlib import Path
@@ -18,6 +19,10 @@ HAS_FORK = hasattr(os, "fork")
 
 # <sys/prctl.h>
 _PR_SET_PDEATHSIG = 1
+_PR_SET_CHILD_SUBREAPER = 36
+
+# Whether a process can be given to a grandparent: what `--preload` needs.
+HAS_SUBREAPER = sys.platform.startswith("linux")
 
 _CGROUP = Path("/sys/fs/cgroup")
 
@@ -52,9 +57,33 @@ def _cgroup_cpus(cgroup: Path) -> float | None:
 def signal_at_parents_death(number: int) -> None:
     """Have the kernel send this signal when the parent dies, where it can (Linux). Whoever asks looks at the parent
     once more afterwards: it may be dead already."""
+    _prctl(_PR_SET_PDEATHSIG, int(number))
+
+
+def wait_while_child_of(pid: int) -> None:
+    """Wait until the parent is another process than this one, which is about to end. All signals are blocked meanwhile.
+
+    The kernel sends the signal for a parent's death when the child has its new one already.
+    """
     if sys.platform.startswith("linux"):
-        with contextlib.suppress(OSError, AttributeError):
-            ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, int(number), 0, 0, 0)
+        signal_at_parents_death(signal.SIGUSR2)
+        while os.getppid() == pid:
+            signal.sigtimedwait({signal.SIGUSR2}, 1.0)
+        signal.sigtimedwait({signal.SIGUSR2}, 0)  # it may have come after the look at the parent
+
+
+def adopt_orphans() -> bool:
+    """Have the kernel give this process the descendants whose parent has ended, as process 1 gets all others. It stays so
+    over an exec. False where the system cannot do that."""
+    return _prctl(_PR_SET_CHILD_SUBREAPER, 1)
+
+
+def _prctl(option: int, value: int) -> bool:
+    if not sys.platform.startswith("linux"):
+        return False
+    with contextlib.suppress(OSError, AttributeError):
+        return bool(ctypes.CDLL(None).prctl(option, value, 0, 0, 0) == 0)
+    return False
 
 
 def asyncio_run(

@@ -45,6 +45,7 @@ if HAS_FORK:
     from uvicorn.supervisor.host import PosixHost
     from uvicorn.supervisor.master import Master
     from uvicorn.supervisor.signals import SignalSource
+    from uvicorn.worker import mold
     from uvicorn.worker import process as worker_process
 
 logger = logging.getLogger("uvicorn.error")
@@ -216,6 +217,7 @@ class Multiprocess:
             SignalSource(is_last=_invocation.get() is not None),
             manager,
             control_process.main,
+            mold.main,
         )
         try:
             self.exit_code = master.run(handover)
@@ -287,6 +289,7 @@ def plan_from(config: Config, target: Target) -> Plan:
             drain=config.timeout_graceful_shutdown + config.timeout_lifespan_shutdown + DRAIN_MARGIN,
             shutdown_delay=config.shutdown_delay,
             limit_restarts=config.limit_restarts,
+            preload=config.preload,
         ),
         addresses=tuple(config.bind_addresses),
         backlog=config.backlog,

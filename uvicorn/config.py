@@ -153,6 +153,7 @@ class Config:
     h11_max_incomplete_event_size: int | None
     bind: list[str]
     reuse_port: bool
+    preload: bool
     timeout_worker_startup: float
     timeout_worker_stall: float
     limit_max_requests_jitter: int
@@ -230,6 +231,7 @@ class Config:
         *,
         bind: list[str] | str | None = None,
         reuse_port: bool = False,
+        preload: bool = False,
         timeout_worker_startup: float = 300,
         timeout_worker_stall: float = 30,
         limit_max_requests_jitter: int = 0,
@@ -282,6 +284,8 @@ class Config:
             self.forwarded_allow_ips = os.environ.get("FORWARDED_ALLOW_IPS", "127.0.0.1")
         if self.reload and self.workers > 1:
             logger.warning('"workers" flag is ignored when reloading is enabled.')
+        if self.reload and self.preload:
+            logger.warning('"preload" flag is ignored when reloading is enabled.')
 
     # --- what follows from the parameters ----------------------------------------------------
 

@@ -19,6 +19,7 @@ from typing import IO, Any, NoReturn
 import click
 import setproctitle
 
+from uvicorn._compat import HAS_SUBREAPER
 from uvicorn._sockets import Address, BindError, Listener, inode_of, passed_binds
 from uvicorn._types import ASGIApplication
 from uvicorn.compose import Invocation, Multiprocess, invoked, serve_alone, settle_passed
@@ -44,7 +45,7 @@ from uvicorn.settings.derived import (
     schema_text,
 )
 from uvicorn.settings.layers import Layer, Problem, Resolved, SettingsError, merge
-from uvicorn.settings.sources import from_environ, from_yaml, missing_files
+from uvicorn.settings.sources import from_environ, from_yaml, missing_files, unsupported
 from uvicorn.supervisor.notify import has_stored
 from uvicorn.supervisor.upgrade import HANDOVER_FD, TRIAL
 from uvicorn.supervisor.upgrade import VERSION as HANDOVER_VERSION
@@ -197,7 +198,7 @@ def resolve(command_line: Layer) -> Resolved:
             problems.append(Problem(place, "config", "a configuration file cannot name another one."))
             from_file = {name: raw for name, raw in from_file.items() if name != "config"}
         layers.append(from_file)
-    return merge(layers, problems, checks=[missing_files])
+    return merge(layers, problems, checks=[missing_files, unsupported])
 
 
 def arguments_of(resolved: Resolved, passed: Sequence[str] = ()) -> dict[str, Any]:
@@ -303,6 +304,7 @@ def run(
     h11_max_incomplete_event_size: int | None = None,
     bind: list[str] | str | None = None,
     reuse_port: bool = False,
+    preload: bool = False,
     timeout_worker_startup: float = 300,
     timeout_worker_stall: float = 30,
     limit_max_requests_jitter: int = 0,
@@ -349,6 +351,8 @@ def run(
         logger.warning("You must pass the application as an import string to enable 'reload' or 'workers'.")
         sys.exit(1)
     managed = config.workers_given and isinstance(app, str)
+    if config.preload and not config.should_reload:
+        _refuse_preload_where_it_cannot_be(managed)
     trial = os.environ.pop(TRIAL, None)
     if trial is not None:
         _try_out(config, managed and not config.should_reload, trial)
@@ -375,6 +379,21 @@ def _served(config: Config, server: Server, managed: bool) -> int:
     finally:
         if config.listener is not None:
             config.listener.unlink()
+
+
+def _why_no_preload(managed: bool) -> str:
+    """What keeps workers from being forked from a process that has imported the application; "" where nothing does."""
+    if not managed:
+        return (
+            "preload needs a master: give 'workers' as well (any number, 1 included), and the application as an import "
+            "string."
+        )
+    if not HAS_SUBREAPER:
+        return (
+            "preload needs Linux: no other system lets the master adopt workers that another process has forked. Leave it "
+            "out on this one."
+        )
+    return ""
 
 
 def _bound(config: Config) -> socket.socket:

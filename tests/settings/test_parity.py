@@ -191,6 +191,7 @@ COMPANIONS: dict[str, dict[str, str]] = {
     "limit_max_requests_jitter": {"limit_max_requests": "5"},
     "limit_worker_lifetime_jitter": {"limit_worker_lifetime": "5"},
     "ssl_keyfile": {"ssl_certfile": "FILE"},
+    "preload": {"workers": "2"},
 }
 
 

@@ -48,6 +48,25 @@ class Child:
             self.loop_at = now
 
 
+@dataclass
+class FakeMold:
+    """A fake process that forks others.
+
+    Attributes:
+        told: What it has been told: "end", "abort", "kill".
+        is_slow: Whether it answers only when the test says so.
+        asked: What it was asked for and has not answered.
+    """
+
+    mid: int
+    pid: int
+    generation: int
+    told: list[str] = field(default_factory=list)
+    is_loaded: bool = False
+    is_slow: bool = False
+    asked: list[actions.Spawn] = field(default_factory=list)
+
+
 class Service:
     """The machine with its fake world.
 
@@ -57,6 +76,7 @@ class Service:
     Attributes:
         now: The clock.
         children: All processes that have not been reaped, by wid.
+        molds: Likewise, by mid.
         done: All actions so far, but for logs.
         log: All log texts so far.
         settings: What the next LoadSettings finds: a spec, or why it is rejected.
@@ -75,6 +95,7 @@ class Service:
         self.machine = Machine(self.spec, random, generation)
         self.now = START
         self.children: dict[int, Child] = {}
+        self.molds: dict[int, FakeMold] = {}
         self.done: list[Action] = []
         self.log: list[str] = []
         self.settings: PoolSpec | str = self.spec
@@ -90,6 +111,8 @@ class Service:
         self.answers: dict[int, tuple[bool, str]] = {}
         self.asked: set[int] = set()
         self._known_wids: set[int] = set()
+        self._known_mids: set[int] = set()
+        self._lost: list[actions.Spawn] = []
         self._next_pid = 100
         self._just_reaped: tuple[int, int] | None = None
 
@@ -108,8 +131,36 @@ class Service:
     def boot(self) -> Service:
         """Start, and all workers become ready."""
         self.do(events.Start())
+        self.all_load()
         self.all_ready()
         return self
+
+    def all_load(self) -> None:
+        """Whoever imports the application has done it, and has forked what it was asked for."""
+        for mold in list(self.molds.values()):
+            if not mold.told and not mold.is_loaded:
+                self.load(mold.mid)
+            if not mold.told:
+                self.answer(mold.mid)
+
+    def load(self, mid: int) -> list[Action]:
+        self.molds[mid].is_loaded = True
+        return self.do(events.MoldLoaded(mid, 50 * 2**20))
+
+    def answer(self, mid: int) -> None:
+        """A mold forks everybody that it was asked for."""
+        mold = self.molds[mid]
+        while mold.asked:
+            self.do(self._fork(mold.asked.pop(0)))
+
+    def exit_mold(self, mid: int, code: int = 0, out_of_memory: bool = False) -> list[Action]:
+        mold = self.molds.pop(mid)
+        self._just_reaped = (mid, mold.pid)
+        self._lost = mold.asked
+        result = self.do(events.Exited(mold.pid, code, 0, out_of_memory))
+        assert self._just_reaped is None, "not forgotten"
+        assert not self._lost, "not given back"
+        return result
 
     def all_ready(self) -> None:
         """Whoever starts becomes ready, and so do their successors."""
@@ -136,13 +187,18 @@ class Service:
         """Whoever has been told to leave does."""
         while told := [child for child in self.children.values() if child.told]:
             self.exit(told[0].wid)
+        while ended := [mold for mold in self.molds.values() if mold.told]:
+            self.exit_mold(ended[0].mid, -15)
 
     def rest(self) -> None:
         """Everybody does what is expected of it, until nothing is expected any more."""
         for _ in range(1000):
+            self.all_load()
             self.all_ready()
             self.leave_all_told()
-            if all(child.is_ready for child in self.children.values()):
+            if all(child.is_ready for child in self.children.values()) and all(
+                mold.is_loaded and not mold.asked for mold in self.molds.values()
+            ):
                 return
         raise AssertionError("no rest")
 
@@ -192,6 +248,12 @@ class Service:
     # --- looking -----------------------------------------------------------------------------
 
     @property
+    def mold(self) -> FakeMold:
+        """The only one."""
+        (mold,) = self.molds.values()
+        return mold
+
+    @property
     def state(self) -> State:
         return self.machine.state
 
@@ -223,7 +285,18 @@ class Service:
         self.done.append(action)
         match action:
             case actions.Spawn():
-                return [self._spawn(action)]
+                return self._spawn(action)
+            case actions.SpawnMold():
+                return [self._spawn_mold(action)]
+            case actions.EndMold(mid):
+                self.molds[mid].told.append("end")
+            case actions.AbortMold(mid):
+                self.molds[mid].told.append("abort")
+            case actions.KillMold(mid):
+                self.molds[mid].told.append("kill")
+            case actions.ForgetMold(mid, pid):
+                assert self._just_reaped == (mid, pid)
+                self._just_reaped = None
             case actions.TellToDrain(wid, final):
                 self.children[wid].told.append("drain final" if final else "drain")
             case actions.Abort(wid):
@@ -232,6 +305,8 @@ class Service:
                 self.children[wid].told.append("hurry")
             case actions.Kill(wid):
                 self.children[wid].told.append("kill")
+            case actions.Forget(wid, None):
+                self._give_back(wid)
             case actions.Forget(wid, pid):
                 assert self._just_reaped == (wid, pid)
                 self._just_reaped = None
@@ -265,13 +340,49 @@ class Service:
                 self.asked.add(wid)
             case actions.Exit(code):
                 assert not self.children
+                assert not self.molds
                 assert not self.listening
                 assert code != 0 or self.stop_requested, "exit code 0 without a stop"
                 self.exit_code = code
         return []
 
-    def _spawn(self, action: actions.Spawn) -> Event:
-        assert self.state.phase is Phase.RUNNING, "a start after the stop"
+    def _spawn_mold(self, action: actions.SpawnMold) -> Event:
+        assert self.state.phase is Phase.RUNNING, "a mold after the stop"
+        assert action.mid not in self._known_mids
+        self._known_mids.add(action.mid)
+        if self.fork_fails:
+            return events.MoldSpawnFailed(action.mid, "Resource temporarily unavailable")
+        assert all(mold.told for mold in self.molds.values() if mold.generation == action.generation)
+        self.molds[action.mid] = FakeMold(action.mid, self._next_pid, action.generation)
+        self._next_pid += 1
+        return events.MoldSpawned(action.mid, self._next_pid - 1)
+
+    def _give_back(self, wid: int) -> None:
+        for asked in [self._lost, *(mold.asked for mold in self.molds.values())]:
+            for spawn in asked:
+                if spawn.wid == wid:
+                    asked.remove(spawn)
+                    return
+        raise AssertionError(f"wid {wid} was asked of nobody")
+
+    def _spawn(self, action: actions.Spawn) -> list[Event]:
+        spec = self.worker(action.wid).spec
+        assert bool(action.mid) is spec.preload, "a worker of a generation with a mold comes from that"
+        if action.mid:
+            mold = self.molds[action.mid]
+            assert mold.is_loaded, "a worker was asked of a mold that has not loaded"
+            assert not mold.told, "a worker was asked of a mold that was told to end"
+            assert mold.generation == action.generation
+            if mold.is_slow:
+                mold.asked.append(action)
+                return []
+        return [self._fork(action)]
+
+    def _fork(self, action: actions.Spawn) -> Event:
+        if action.mid and self.state.phase is not Phase.RUNNING:
+            assert not self.molds[action.mid].told
+        else:
+            assert self.state.phase is Phase.RUNNING, "a start after the stop"
         assert action.wid not in self._known_wids
         self._known_wids.add(action.wid)
         if self.fork_fails:
@@ -309,7 +420,14 @@ class Service:
         """What holds after every step."""
         state = self.state
         assert {worker.wid for worker in state.pool if worker.pid is not None} <= set(self.children)
+        for mold in state.pool.molds.values():
+            assert mold.pid is None or self.molds[mold.mid].pid == mold.pid
+            if mold.stage in (Stage.DRAINING, Stage.ABORTING, Stage.KILLED) or self.molds[mold.mid].asked:
+                assert mold.deadline < NEVER
+            if mold.stage is Stage.STARTING and mold.spec.startup:
+                assert mold.deadline < NEVER
         for worker in state.pool:
+            assert worker.stage is not Stage.SPAWNING or worker.spec.preload or worker.pid is None
             if worker.stage in (Stage.DRAINING, Stage.ABORTING, Stage.KILLED):
                 assert worker.deadline < NEVER
             if worker.stage is Stage.STARTING and worker.spec.startup:

@@ -16,7 +16,7 @@ from hypothesis.stateful import (
     run_state_machine_as_test,
 )
 
-from tests.supervisor.service import Child, Service
+from tests.supervisor.service import Child, FakeMold, Service
 from uvicorn.supervisor import events
 from uvicorn.supervisor.actions import Abandon, TellToDrain
 from uvicorn.supervisor.events import PoolSpec
@@ -33,6 +33,7 @@ SPECS = st.builds(
     drain=st.sampled_from([2.0, 42.0]),
     shutdown_delay=st.sampled_from([0.0, 10.0]),
     limit_restarts=st.sampled_from([3, 1000]),
+    preload=st.booleans(),
 )
 
 
@@ -66,6 +67,7 @@ class AnyService(RuleBasedStateMachine):
 
     @rule()
     def all_become_ready(self) -> None:
+        self.service.all_load()
         self.service.all_ready()
 
     @rule(data=st.data(), code=st.sampled_from([0, 1, 3, -6, -9, -11]), out_of_memory=st.booleans())
@@ -93,6 +95,31 @@ class AnyService(RuleBasedStateMachine):
     def one_hangs_or_goes_on(self, data: st.DataObject, what: str, value: bool) -> None:
         if child := self.pick(data, is_ready=True):
             setattr(child, what, value)
+
+    # --- what molds do -------------------------------------------------------------------------
+
+    def pick_mold(self, data: st.DataObject) -> FakeMold | None:
+        found = list(self.service.molds.values())
+        return data.draw(st.sampled_from(found)) if found else None
+
+    @rule(data=st.data())
+    def one_loads_the_application(self, data: st.DataObject) -> None:
+        mold = self.pick_mold(data)
+        if mold is not None and not mold.is_loaded:
+            self.service.load(mold.mid)
+
+    @rule(data=st.data(), code=st.sampled_from([0, 3, -6, -9]), out_of_memory=st.booleans())
+    def one_mold_dies(self, data: st.DataObject, code: int, out_of_memory: bool) -> None:
+        if mold := self.pick_mold(data):
+            self.service.exit_mold(mold.mid, code, out_of_memory)
+
+    @rule(data=st.data(), is_slow=st.booleans())
+    def one_mold_becomes_slow_or_answers(self, data: st.DataObject, is_slow: bool) -> None:
+        mold = self.pick_mold(data)
+        if mold is not None:
+            mold.is_slow = is_slow
+            if not is_slow and not mold.told:
+                self.service.answer(mold.mid)
 
     # --- what people do ------------------------------------------------------------------------
 
@@ -224,6 +251,10 @@ class AnyService(RuleBasedStateMachine):
             wanted = 0 if state.paused else state.size
             assert service.holders() == {slot: [state.generation] for slot in range(1, wanted + 1)}
             assert len(service.children) == wanted
+            molds = {mold.generation for mold in service.molds.values()}
+            assert molds == ({state.generation} if state.spec.preload and wanted else set()) or (
+                state.spec.preload and state.paused
+            )
             assert all(worker.stage is Stage.READY for worker in state.pool)
             assert (
                 set(state.ledger.waiting) <= {"reload", "upgrade"}
@@ -245,6 +276,8 @@ class AnyService(RuleBasedStateMachine):
         service.fork_fails, service.headroom = False, True
         for child in service.children.values():
             child.loop_hangs = child.thread_hangs = child.stopped = False
+        for mold in service.molds.values():
+            mold.is_slow = False
         for _ in range(40):
             service.rest()
             if not self.running:
@@ -266,6 +299,8 @@ class AnyService(RuleBasedStateMachine):
                 service.do(events.StopRequested("SIGTERM"))
             for wid in [wid for wid, child in service.children.items() if "kill" in child.told]:
                 service.exit(wid, -9)
+            for mid in [mid for mid, mold in service.molds.items() if "kill" in mold.told]:
+                service.exit_mold(mid, -9)
             if service.exit_code is None:
                 service.wake()
             assert service.now - began <= service.state.spec.shutdown_delay + drain + ABORT_GRACE + 1

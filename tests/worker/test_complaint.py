@@ -7,7 +7,7 @@ import sys
 
 import pytest
 
-from uvicorn.worker.process import MAX_COMPLAINT, _Complaint
+from uvicorn.worker.process import MAX_COMPLAINT, Complaint
 
 TRACEBACK = (
     'Traceback (most recent call last):\n  File "app.py", line 3, in startup\nRuntimeError: no database\n\n'
@@ -31,13 +31,13 @@ def record(message: str, level: int = logging.ERROR, exc: BaseException | None =
     ],
 )
 def test_an_error_is_kept_in_one_line(made: logging.LogRecord, text: str) -> None:
-    complaint = _Complaint()
+    complaint = Complaint()
     assert complaint.filter(made)
     assert complaint.text == text
 
 
 def test_it_is_the_first_error_and_nothing_less() -> None:
-    complaint = _Complaint()
+    complaint = Complaint()
     for each in (
         record("fine", logging.INFO),
         record("cause"),

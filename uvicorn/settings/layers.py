@@ -163,4 +163,6 @@ def _contradictions(resolved: Resolved) -> list[Problem]:
             refuse(name, f"has no effect without {base!r}.")
     if resolved.values["ssl_keyfile"] and not resolved.values["ssl_certfile"]:
         refuse("ssl_keyfile", "needs 'ssl_certfile' as well.")
+    if resolved.values["preload"] and not resolved.values["workers"] and not resolved.values["reload"]:
+        refuse("preload", "needs a master: give 'workers' as well (any number, 1 included).")
     return problems

@@ -12,6 +12,7 @@ from typing import Any
 
 import yaml
 
+from uvicorn._compat import HAS_SUBREAPER
 from uvicorn.settings.layers import Layer, Problem, Raw, Resolved
 from uvicorn.settings.table import APP, OPTIONS
 
@@ -181,6 +182,16 @@ def _yaml_problem(shown: str, exc: yaml.YAMLError) -> Problem:
         message = exc.problem or exc.context or "cannot be parsed"
         return Problem(f"{shown}:{exc.problem_mark.line + 1}", "", f"is not YAML: {message}.")
     return Problem(shown, "", f"is not YAML: {' '.join(str(exc).split())}.")
+
+
+def unsupported(resolved: Resolved) -> list[Problem]:
+    """What this system cannot do."""
+    if resolved.values["preload"] and not HAS_SUBREAPER:
+        message = (
+            "needs Linux: no other system lets the master adopt workers that another process has forked."
+        )
+        return [Problem(resolved.places["preload"], "preload", message)]
+    return []
 
 
 def missing_files(resolved: Resolved) -> list[Problem]:

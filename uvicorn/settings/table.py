@@ -217,10 +217,19 @@ def _workers(table: _Builder) -> None:
         on_reload="master",
     )
     add(
+        "preload",
+        False,
+        Boolean(),
+        "Import the application once, in a process of its own, and fork the workers from that: they share its memory, and "
+        "are there within milliseconds. A reload imports the code on disk anew. Needs a master ('workers') and Linux.",
+        since="0.37.0+",
+    )
+    add(
         "timeout_worker_startup",
         300,
         Duration(),
-        "A worker that has not finished its start-up after this time is replaced; 0 waits for ever.",
+        "A worker that has not finished its start-up after this time is replaced; 0 waits for ever. Likewise for the "
+        "import with 'preload'.",
         since="0.37.0+",
     )
     add(

@@ -8,11 +8,53 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True, slots=True)
 class Spawn:
-    """Fork a worker; answered by Spawned or SpawnFailed."""
+    """Fork a worker; answered by Spawned or SpawnFailed.
+
+    Attributes:
+        mid: The mold that is to do it; the answer takes a while then. 0 for the master itself.
+    """
 
     wid: int
     slot: int
     generation: int
+    mid: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class SpawnMold:
+    """Fork a mold; answered by MoldSpawned or MoldSpawnFailed."""
+
+    mid: int
+    generation: int
+
+
+@dataclass(frozen=True, slots=True)
+class EndMold:
+    """SIGTERM, which ends a mold at once."""
+
+    mid: int
+
+
+@dataclass(frozen=True, slots=True)
+class AbortMold:
+    """SIGABRT: the fault handler writes where it is stuck."""
+
+    mid: int
+
+
+@dataclass(frozen=True, slots=True)
+class KillMold:
+    """SIGKILL to the mold's process group."""
+
+    mid: int
+
+
+@dataclass(frozen=True, slots=True)
+class ForgetMold:
+    """The mold is gone: close its channel; end what its import has left in its process group."""
+
+    mid: int
+    pid: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,10 +92,14 @@ class Kill:
 
 @dataclass(frozen=True, slots=True)
 class Forget:
-    """The worker is gone: free its row and its channel; end what it has left in its process group."""
+    """The worker is gone: free its row and its channel; end what it has left in its process group.
+
+    Attributes:
+        pid: None where its mold was given up before it was heard of.
+    """
 
     wid: int
-    pid: int
+    pid: int | None
 
 
 @dataclass(frozen=True, slots=True)
@@ -147,6 +193,11 @@ class Exit:
 
 Action = (
     Spawn
+    | SpawnMold
+    | EndMold
+    | AbortMold
+    | KillMold
+    | ForgetMold
     | TellToDrain
     | Abort
     | Hurry

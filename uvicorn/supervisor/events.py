@@ -17,6 +17,7 @@ class PoolSpec:
         drain: Seconds from being told to stop until the worker is aborted.
         shutdown_delay: Seconds to serve on after a signal to stop.
         limit_restarts: How many restarts within 60 seconds are too many when nobody is ready.
+        preload: Whether workers are forked from a mold, which has imported the application.
     """
 
     size: int
@@ -26,6 +27,7 @@ class PoolSpec:
     drain: float = 42
     shutdown_delay: float = 0
     limit_restarts: int = 10
+    preload: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,6 +50,38 @@ class Spawned:
 class SpawnFailed:
     wid: int
     error: str
+
+
+@dataclass(frozen=True, slots=True)
+class MoldSpawned:
+    mid: int
+    pid: int
+
+
+@dataclass(frozen=True, slots=True)
+class MoldSpawnFailed:
+    mid: int
+    error: str
+
+
+@dataclass(frozen=True, slots=True)
+class MoldLoaded:
+    """A mold has imported the application.
+
+    Attributes:
+        memory: Its resident memory in bytes.
+    """
+
+    mid: int
+    memory: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class MoldComplained:
+    """A mold that cannot import the application says why, before it ends."""
+
+    mid: int
+    text: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -230,6 +264,10 @@ Event = (
     | Wake
     | Spawned
     | SpawnFailed
+    | MoldSpawned
+    | MoldSpawnFailed
+    | MoldLoaded
+    | MoldComplained
     | Ready
     | RecycleWanted
     | Complained

@@ -7,18 +7,16 @@ both.
 from __future__ import annotations
 
 import contextlib
-import logging
 import os
 import select
-import signal
-import sys
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import NoReturn, Protocol
 
-logger = logging.getLogger("uvicorn.error")
+from uvicorn._compat import adopt_orphans
+from uvicorn._forks import fork
 
 # With less than this share of the cgroup's memory free there is no room for one more worker.
 HEADROOM = 0.1
@@ -47,6 +45,9 @@ class Host(Protocol):
         Raises:
             OSError: No process could be made.
         """
+
+    def adopts_orphans(self) -> bool:
+        """See to it that descendants whose parent ends become our children; False where the system cannot do that."""
 
     def start_program(self, argv: Sequence[str], environ: Mapping[str, str]) -> int:
         """Start another program; return its pid.
@@ -99,21 +100,10 @@ class PosixHost:
         return int.from_bytes(os.urandom(4), "big") / 2**32
 
     def fork(self, child: Callable[[], int]) -> int:
-        _flush_output()
-        # No handler of the master may run in the child, and none of the child's signals may be lost: everything is
-        # blocked until the child has set up its own (it unblocks them).
-        previous = signal.pthread_sigmask(signal.SIG_BLOCK, signal.valid_signals())
-        try:
-            pid = os.fork()
-        except OSError:
-            signal.pthread_sigmask(signal.SIG_SETMASK, previous)
-            raise
-        if pid == 0:
-            _run_child(child)
-        with contextlib.suppress(OSError):  # the child does the same; whoever comes first
-            os.setpgid(pid, pid)
-        signal.pthread_sigmask(signal.SIG_SETMASK, previous)
-        return pid
+        return fork(child)
+
+    def adopts_orphans(self) -> bool:
+        return adopt_orphans()
 
     def start_program(self, argv: Sequence[str], environ: Mapping[str, str]) -> int:
         return os.posix_spawn(argv[0], list(argv), dict(environ), setpgroup=0, setsigmask=())
@@ -193,32 +183,6 @@ class PosixHost:
         # Rounded up: to wake up a fraction too early would be to wake up twice.
         milliseconds = None if timeout is None else max(0, int(timeout * 1000) + 1)
         return [fd for fd, _ in poll.poll(milliseconds)]
-
-
-def _run_child(child: Callable[[], int]) -> NoReturn:
-    """In the new process: nothing of the master's stack may be unwound, so nothing returns from here."""
-    code = 1
-    try:
-        with contextlib.suppress(OSError):
-            os.setpgid(0, 0)
-        # As the interpreter does it, and as the system does: only the last eight bits count.
-        code = child() & 0xFF
-    except SystemExit as exc:
-        code = exc.code & 0xFF if isinstance(exc.code, int) else int(exc.code is not None)
-    except BaseException:
-        logger.exception("A worker has ended in an unexpected way.")
-    finally:
-        try:
-            _flush_output()
-        finally:
-            os._exit(code)
-
-
-def _flush_output() -> None:
-    """Write what is buffered, as far as it goes: nobody may read it any more, or there may be no output at all."""
-    for stream in (sys.stdout, sys.stderr):
-        with contextlib.suppress(Exception):
-            stream.flush()
 
 
 def own_cgroup(mounted: Path = Path("/sys/fs/cgroup"), table: Path = Path("/proc/self/cgroup")) -> Path:

@@ -21,6 +21,7 @@ class Link:
     Attributes:
         receiver: Our end of its channel; None where that is closed.
         sockets: What it accepts on; None for a socket that the program before had closed.
+        pid: 0 until its mold has forked it.
     """
 
     row: Row
@@ -40,7 +41,7 @@ def hand_links(workers: Iterable[Worker], links: Mapping[int, Link]) -> list[Han
             link.receiver.rest if link.receiver is not None else b"",
         )
         for worker in workers
-        if (link := links.get(worker.wid)) is not None
+        if (link := links.get(worker.wid)) is not None and link.pid
     ]
 
 

@@ -11,7 +11,7 @@ import logging
 from collections.abc import Callable, Iterable
 from typing import Any
 
-from uvicorn.supervisor import events, policy
+from uvicorn.supervisor import events, policy, preload
 from uvicorn.supervisor.actions import (
     Action,
     Answer,
@@ -26,7 +26,7 @@ from uvicorn.supervisor.actions import (
 )
 from uvicorn.supervisor.asked import ON_REQUEST, Ledger, Restart
 from uvicorn.supervisor.events import Event, PoolSpec
-from uvicorn.supervisor.pool import NEVER, SERVING, Stage, Worker
+from uvicorn.supervisor.pool import NEVER, SERVING, Mold, Stage, Worker
 from uvicorn.supervisor.settle import settle
 from uvicorn.supervisor.stages import Details, What, happen
 from uvicorn.supervisor.state import (
@@ -83,18 +83,30 @@ class Machine:
             return NEVER
         due = [state.phase_deadline, state.trial_deadline, state.health_at]
         due += [worker.deadline for worker in state.pool]
+        due += [mold.deadline for mold in state.pool.molds.values()]
         if state.phase is Phase.RUNNING:
-            due += [slot.not_before for slot in state.pool.slots.values() if slot.not_before > self._now]
+            places = (*state.pool.slots.values(), state.pool.mold_place)
+            due += [place.not_before for place in places if place.not_before > self._now]
         return min(due)
 
-    def adopt(self, workers: Iterable[Worker], size: int, ledger: Ledger | None = None) -> None:
-        """Take over the workers of the program that this one has replaced, and what was asked of it."""
+    def adopt(
+        self,
+        workers: Iterable[Worker],
+        size: int,
+        ledger: Ledger | None = None,
+        molds: Iterable[Mold] = (),
+    ) -> None:
+        """Take over the workers of the program that this one has replaced, and what was asked of it. Its molds end by
+        themselves: what they have loaded is another program's."""
         state = self.state
         state.ledger = ledger or state.ledger
         for worker in workers:
             state.pool.workers[worker.wid] = worker
             state.pool.next_wid = max(state.pool.next_wid, worker.wid + 1)
             state.ever_ready = state.ever_ready or worker.ready_at is not None
+        for mold in molds:
+            state.pool.molds[mold.mid] = mold
+            state.pool.next_mid = max(state.pool.next_mid, mold.mid + 1)
         state.size = size
         state.rolling = state.upgraded = True
 
@@ -108,6 +120,7 @@ def _excuse_all(state: State, now: float) -> None:
         worker.excused_at = now
         if worker.stage in (Stage.STARTING, Stage.STALLED, Stage.DRAINING):
             worker.deadline += late
+    preload.excuse(state, late)
     state.trial_deadline += late
 
 
@@ -120,6 +133,7 @@ def _pass_deadlines(state: State, now: float) -> None:
         if now >= worker.deadline:
             worker.deadline = NEVER
             happen(state, worker, What.DEADLINE, now)
+    preload.pass_deadlines(state, now)
     if now >= state.health_at:
         state.health_at = _next_read(state, now)
         if state.phase is not Phase.STOPPING:
@@ -148,6 +162,7 @@ def _spawned(state: State, event: events.Spawned, now: float) -> None:
     worker.pid = event.pid
     limit = worker.spec.startup
     set_stage(worker, Stage.STARTING, now, now + limit if limit else NEVER)
+    preload.heard(state, worker, now)
     if state.phase is Phase.STOPPING:
         drain(state, worker, now, final=True)
 
@@ -157,6 +172,7 @@ def _spawn_failed(state: State, event: events.SpawnFailed, now: float) -> None:
     if worker is None or worker.stage is not Stage.SPAWNING:
         return
     state.pool.remove(worker)
+    preload.heard(state, worker, now)
     if state.reload is not None and state.reload.canary == worker.wid:
         abandon_reload(state, f"no process could be made: {event.error}")
         return
@@ -201,6 +217,10 @@ def _stopped_accepting(state: State, event: events.StoppedAccepting, now: float)
 def _exited(state: State, event: events.Exited, now: float) -> None:
     if event.pid == state.trial:
         _trial_ended(state, event)
+        return
+    mold = state.pool.mold_with_pid(event.pid)
+    if mold is not None:
+        preload.happen(state, mold, preload.What.EXITED, now, event)
         return
     worker = state.pool.with_pid(event.pid)
     if worker is not None:  # else an orphan that has come to us: it was reaped, and that is all
@@ -440,6 +460,10 @@ _HANDLERS: dict[type, Callable[[State, Any, float], None]] = {
     events.Wake: _wake,
     events.Spawned: _spawned,
     events.SpawnFailed: _spawn_failed,
+    events.MoldSpawned: preload.spawned,
+    events.MoldSpawnFailed: preload.spawn_failed,
+    events.MoldLoaded: preload.loaded,
+    events.MoldComplained: preload.complained,
     events.Ready: _ready,
     events.RecycleWanted: _recycle,
     events.Complained: _complained,

@@ -15,10 +15,11 @@ from collections.abc import Callable, Sequence
 from dataclasses import replace
 from typing import assert_never
 
-from uvicorn._ipc.channel import Kind, Message, Receiver, Sender, ask_for_report, channel_pair
+from uvicorn._ipc.channel import Kind, Message, ask_for_report
 from uvicorn._ipc.control import ControlMain
+from uvicorn._ipc.mold import MoldMain
 from uvicorn._ipc.scoreboard import Cell, Drain, Scoreboard
-from uvicorn._ipc.start import WorkerMain, WorkerStart, make_failure_token
+from uvicorn._ipc.start import WorkerMain, make_failure_token
 from uvicorn._logconfig import reopen_or_complain
 from uvicorn._sockets import BindError
 from uvicorn.supervisor import actions, events, upgrade
@@ -33,7 +34,8 @@ from uvicorn.supervisor.machine import Machine
 from uvicorn.supervisor.notify import ServiceManager
 from uvicorn.supervisor.plan import Plan, PlanRejected
 from uvicorn.supervisor.pool import NEVER, Stage
-from uvicorn.supervisor.signals import SignalSource, reset_in_child
+from uvicorn.supervisor.signals import SignalSource
+from uvicorn.supervisor.spawner import Spawner
 from uvicorn.supervisor.state import Phase
 from uvicorn.supervisor.steering import Steering
 
@@ -53,6 +55,7 @@ class Master:
         signals: Where signals come from.
         manager: Who has started the master, and is told what happens.
         control_main: What the control process runs; None where there is none.
+        mold_main: What a mold runs, from which workers are forked; None where there is none.
     """
 
     def __init__(
@@ -66,9 +69,11 @@ class Master:
         signals: SignalSource,
         manager: ServiceManager | None = None,
         control_main: ControlMain | None = None,
+        mold_main: MoldMain | None = None,
     ) -> None:
         self._plans: dict[int, Plan] = {1: plan}
         self._worker_main = worker_main
+        self._mold_main = mold_main
         self._reload = reload
         self._host = host
         self._listeners = listeners
@@ -89,11 +94,17 @@ class Master:
         self._oom_kills = 0
         self._steering = Steering()
         self._failure_token = -1
+        self._made: Spawner | None = None
 
     @property
     def scoreboard(self) -> Scoreboard:
         assert self._scoreboard is not None
         return self._scoreboard
+
+    @property
+    def _spawner(self) -> Spawner:
+        assert self._made is not None
+        return self._made
 
     @property
     def plan(self) -> Plan:
@@ -111,6 +122,17 @@ class Master:
         self._signals.install()
         try:
             self._prepare(handover)
+            self._made = Spawner(
+                self._host,
+                self._worker_main,
+                self._mold_main,
+                self.scoreboard,
+                self._failure_token,
+                self._links,
+                self._let_go_of_all,
+            )
+            for mold in self._machine.state.pool.molds.values():
+                self._made.take_mold(mold.mid, mold.pid or 0)
             # Signals that came while there were no handlers are delivered now.
             signal.pthread_sigmask(signal.SIG_SETMASK, ())
             self._dispatch(events.Start())
@@ -159,7 +181,8 @@ class Master:
             logger.error("%s The addresses of the program before stay in use; SIGHUP tries again.", exc)
             plan = self._plans[generation] = self._listeners.plan_for_held(plan)
         taken = [upgrade.take_worker(handed) for handed in handover.workers]
-        self._machine.adopt(taken, plan.spec.size, handover.ledger())
+        molds = upgrade.take_molds(handover, self._host.now())
+        self._machine.adopt(taken, plan.spec.size, handover.ledger(), molds)
         self._control.open(handover.control)
         self._listeners.close_unused([plan])
         logger.info("Started parent process [%d]", os.getpid())
@@ -177,11 +200,14 @@ class Master:
         channels = {
             link.receiver.sock.fileno(): wid for wid, link in self._links.items() if link.receiver is not None
         }
-        readable = self._host.wait([self._signals.fileno(), *channels, *self._control.fds()], timeout)
+        molds = self._spawner.mold_fds()
+        readable = self._host.wait([self._signals.fileno(), *channels, *molds, *self._control.fds()], timeout)
         happened: list[Event] = []
         if self._signals.fileno() in readable:
             signalled, _ = self._signals.read()
             happened += signalled
+        # Before the workers: what one of them has said counts only when it is known to be there.
+        happened += self._spawner.hear()
         for fd in readable:
             if fd in channels:
                 happened += self._hear(channels[fd])
@@ -246,6 +272,8 @@ class Master:
             self._reaped.add(gone.pid)
             if self._control.reaped(gone):
                 continue
+            # That it was forked was said before it could have ended.
+            found += self._spawner.hear()
             wid = next((wid for wid, link in self._links.items() if link.pid == gone.pid), None)
             requests = 0
             out_of_memory = False
@@ -273,7 +301,18 @@ class Master:
             case actions.AskForReport(wid):
                 ask_for_report(self._links[wid].receiver)
             case actions.Spawn():
-                return [self._spawn(action)]
+                return self._spawn(action)
+            case actions.SpawnMold():
+                return [self._spawn_mold(action)]
+            case actions.EndMold(mid):
+                self._signal_mold(mid, signal.SIGTERM)
+            case actions.AbortMold(mid):
+                self._signal_mold(mid, signal.SIGABRT)
+            case actions.KillMold(mid):
+                self._signal_mold(mid, signal.SIGKILL)
+            case actions.ForgetMold(mid, pid):
+                self._spawner.forget_mold(mid)
+                self._leftovers.look(pid)
             case actions.TellToDrain(wid, final):
                 self._tell_to_drain(wid, final)
             case actions.Abort(wid):
@@ -300,12 +339,13 @@ class Master:
             case actions.ReopenLogs(wids):
                 reopen_or_complain()
                 self._control.reopen_logs()
+                self._spawner.reopen_logs(self._reaped)
                 for wid in wids:
                     self._signal(wid, signal.SIGUSR1)
             case actions.CloseListeners():
                 self._listeners.stop()
             case actions.StartTrial():
-                return [self._start_trial()]
+                return [upgrade.start_trial(self._host)]
             case actions.KillTrial(pid):
                 self._signal_group(pid, signal.SIGKILL)
             case actions.ExecUpgrade():
@@ -329,52 +369,28 @@ class Master:
         pid = self._links[wid].pid
         return [] if pid in self._reaped else [events.Inspected(wid, self._host.is_stopped(pid))]
 
-    def _spawn(self, action: actions.Spawn) -> Event:
+    def _spawn(self, action: actions.Spawn) -> list[Event]:
+        state = self._machine.state
         plan = self._plans[action.generation]
-        try:
-            sockets = self._listeners.sockets(plan, action.slot)
-            ours, theirs = channel_pair()
-        except (BindError, OSError) as exc:
-            return events.SpawnFailed(action.wid, str(exc))
-        row = self.scoreboard.take()
-        row[Cell.GENERATION] = action.generation
-        start = WorkerStart(
-            wid=action.wid,
-            slot=action.slot,
-            generation=action.generation,
-            size=max(plan.spec.size, self._machine.state.wanted),
-            row=row,
-            scoreboard=self.scoreboard,
-            sender=Sender(theirs),
-            sockets=sockets,
-            reuse_port=plan.reuse_port,
-            target=plan.target,
-            master_pid=os.getpid(),
-            title=plan.title,
-            healthcheck=plan.spec.healthcheck,
-            first=not self._machine.state.ever_ready,
-            failure_token=self._failure_token,
-        )
+        size = max(plan.spec.size, state.wanted)
+        happened = self._spawner.spawn(action, plan, self._listeners, size, not state.ever_ready)
+        # The number may have been another one's.
+        self._reaped -= {event.pid for event in happened if isinstance(event, events.Spawned)}
+        return happened
 
-        def child() -> int:
-            reset_in_child()
-            ours.close()
-            self._let_go(sockets)
-            self._control.close_in_child()
-            return self._worker_main(start)
+    def _spawn_mold(self, action: actions.SpawnMold) -> Event:
+        event = self._spawner.spawn_mold(action, self._plans[action.generation])
+        if isinstance(event, events.MoldSpawned):
+            self._reaped.discard(event.pid)
+        return event
 
-        try:
-            pid = self._host.fork(child)
-        except OSError as exc:
-            ours.close()
-            theirs.close()
-            self.scoreboard.release(row)
-            return events.SpawnFailed(action.wid, exc.strerror or str(exc))
-        theirs.close()
-        self._reaped.discard(pid)
-        row[Cell.PID] = pid
-        self._links[action.wid] = Link(row, Receiver(ours), sockets, pid)
-        return events.Spawned(action.wid, pid)
+    def _signal_mold(self, mid: int, number: int) -> None:
+        self._spawner.drop(mid)
+        pid = self._spawner.mold_pid(mid)
+        if number == signal.SIGKILL:
+            self._signal_group(pid, number)
+        if pid not in self._reaped:
+            self._host.signal(pid, number)
 
     def _let_go(self, sockets: Sequence[socket.socket] = ()) -> None:
         """In a new process: close what is the master's, above all its ends of all channels. Were one of them open
@@ -384,6 +400,12 @@ class Master:
                 link.receiver.sock.close()
         self._signals.close()
         self._listeners.close_in_child(sockets)
+        self._spawner.close_in_child()
+
+    def _let_go_of_all(self, sockets: Sequence[socket.socket]) -> None:
+        """In a new worker or mold: the control process's belongings as well."""
+        self._let_go(sockets)
+        self._control.close_in_child()
 
     def _tell_to_drain(self, wid: int, final: bool) -> None:
         link = self._links[wid]
@@ -405,12 +427,13 @@ class Master:
             return False
         return not self.plan.reuse_port or worker.slot <= self._machine.state.wanted
 
-    def _forget(self, wid: int, pid: int) -> None:
+    def _forget(self, wid: int, pid: int | None) -> None:
         link = self._links.pop(wid)
         if link.receiver is not None:
             link.receiver.sock.close()
         self.scoreboard.release(link.row)
-        self._leftovers.look(pid)
+        if pid is not None:
+            self._leftovers.look(pid)
 
     def _told_to_stop(self) -> bool:
         """Whether a signal has come that ends the wait for what workers have left behind."""
@@ -457,13 +480,6 @@ class Master:
 
     # --- upgrade -----------------------------------------------------------------------------
 
-    def _start_trial(self) -> Event:
-        environ = {**os.environ, upgrade.TRIAL: str(upgrade.VERSION)}
-        try:
-            return events.TrialStarted(self._host.start_program(upgrade.own_command(), environ))
-        except OSError as exc:
-            return events.TrialFailed(f"the trial could not be started: {exc.strerror or exc}")
-
     def _exec_upgrade(self) -> Event:
         state = self._machine.state
         workers = hand_links(state.pool, self._links)
@@ -473,15 +489,9 @@ class Master:
         fd = upgrade.write(handover)
         for_next = self._manager.for_next_program(self._listeners)
         environ = {**os.environ, **for_next, upgrade.HANDOVER_FD: str(fd)}
-        # Blocked signals stay blocked and pending over an exec; handlers do not survive it.
-        previous = signal.pthread_sigmask(signal.SIG_BLOCK, signal.valid_signals())
-        self._signals.put_back()
-        try:
-            self._host.exec_program(upgrade.own_command(), environ, [fd, *handover.descriptors()])
-        except OSError as exc:
-            signal.pthread_sigmask(signal.SIG_SETMASK, previous)
-            upgrade.close_quietly(fd)
-            return events.TrialFailed(f"the new program could not be started: {exc.strerror or exc}")
+        return upgrade.become_next(
+            self._host, environ, [fd, *handover.descriptors()], self._signals.put_back
+        )
 
     # --- what shows --------------------------------------------------------------------------
 

@@ -111,6 +111,10 @@ class Notices:
             delay = state.spec.shutdown_delay if state.phase is Phase.LINGERING else 0.0
             return delay + max([*drains, state.spec.drain]) + STOP_MARGIN
         startup = state.spec.startup or NEVER
+        if state.spec.preload or (
+            state.reload is not None and state.reload.spec and state.reload.spec.preload
+        ):
+            startup *= 2  # that of the mold, then that of the worker
         return startup if self._said is Said.STARTING else startup + state.spec.drain
 
     def _change(self, now: float, state: State) -> list[str]:
@@ -169,8 +173,9 @@ class Notices:
         """
         if self._ready or state.wanted == 0:
             return True
-        limit = self._alone_since + (state.spec.startup or NEVER)
-        return now < limit and bool(state.pool.in_stage(Stage.SPAWNING, Stage.STARTING))
+        limit = self._alone_since + (state.spec.startup or NEVER) * (2 if state.spec.preload else 1)
+        starting = bool(state.pool.in_stage(Stage.SPAWNING, Stage.STARTING))
+        return now < limit and (starting or _loads(state))
 
     # --- for people --------------------------------------------------------------------------
 
@@ -191,6 +196,7 @@ class Notices:
         for stage in (Stage.STALLED, Stage.DRAINING):
             count = len(state.pool.in_stage(stage))
             text += f", {count} {stage.value}" if count else ""
+        text += ", loading the application" if _loads(state) else ""
         return f"{text}. Last failure: {self._failure}" if self._failure else f"{text}."
 
     def _headline(self, state: State) -> str:
@@ -201,6 +207,11 @@ class Notices:
         if self._said is Said.RELOADING and state.upgrading:
             return "Upgrading"
         return str(self._said.value).capitalize()
+
+
+def _loads(state: State) -> bool:
+    """Whether a mold imports the application."""
+    return any(mold.stage is Stage.STARTING for mold in state.pool.molds.values())
 
 
 def _serves(worker: Worker) -> bool:

@@ -1,7 +1,8 @@
-"""Bookkeeping of workers and slots: who is there, in which stage, until when. Queries only, no decisions.
+"""Bookkeeping of workers, slots and molds: who is there, in which stage, until when. Queries only, no decisions.
 
 A slot is a place for one worker. While a worker is being replaced, its slot has two holders, the old one and its
-successor; a worker that drains holds no slot any more.
+successor; a worker that drains holds no slot any more. A mold is no worker and holds no slot: workers are forked from it
+where `preload` is on.
 """
 
 from __future__ import annotations
@@ -16,7 +17,8 @@ NEVER = float("inf")
 
 
 class Stage(enum.Enum):
-    """What the master knows of a worker's life."""
+    """What the master knows of a worker's life, or of a mold's: that one is starting while it imports the application,
+    and draining when it was told to end."""
 
     SPAWNING = "spawning"  # fork asked for, no pid yet
     STARTING = "starting"  # forked; the startup clock runs
@@ -46,6 +48,7 @@ class Worker:
         excused_at: Silence before this time is not its own: it, or the master, was stopped.
         complaint: Why its start has failed, in its own words; "" where it has not said.
         doomed: What the master has killed it for, in words; "" where it has not.
+        mold: The mold that it is forked from; 0 where the master does it.
     """
 
     wid: int
@@ -64,10 +67,37 @@ class Worker:
     excused_at: float = 0.0
     doomed: str = ""
     complaint: str = ""
+    mold: int = 0
 
     @property
     def name(self) -> str:
         return f"worker={self.slot} gen={self.generation} pid={self.pid}"
+
+
+@dataclass(slots=True)
+class Mold:
+    """A process that has imported the application, or is about to; see `Worker` for what is not said here.
+
+    Attributes:
+        deadline: When the stage's consequence is due; while it is ready, when it has to have answered a request.
+        memory: Its resident memory in bytes when it was ready.
+    """
+
+    mid: int
+    generation: int
+    stage: Stage
+    since: float
+    spec: PoolSpec
+    deadline: float = NEVER
+    pid: int | None = None
+    ready_at: float | None = None
+    memory: int = 0
+    doomed: str = ""
+    complaint: str = ""
+
+    @property
+    def name(self) -> str:
+        return f"mold gen={self.generation} pid={self.pid}"
 
 
 @dataclass(slots=True)
@@ -89,11 +119,18 @@ class Slot:
 
 @dataclass(slots=True)
 class Pool:
-    """All workers and slots."""
+    """All workers, slots and molds.
+
+    Attributes:
+        mold_place: What is remembered of molds, as of a slot.
+    """
 
     workers: dict[int, Worker] = field(default_factory=dict)
     slots: dict[int, Slot] = field(default_factory=dict)
+    molds: dict[int, Mold] = field(default_factory=dict)
+    mold_place: Slot = field(default_factory=Slot)
     next_wid: int = 1
+    next_mid: int = 1
 
     def add(self, slot: int, generation: int, spec: PoolSpec, now: float) -> Worker:
         worker = Worker(self.next_wid, slot, generation, Stage.SPAWNING, now, spec)
@@ -109,12 +146,38 @@ class Pool:
 
     def forgive(self) -> None:
         """There is new code: what the old one has failed in says nothing about it."""
-        for slot in self.slots.values():
+        for slot in (*self.slots.values(), self.mold_place):
             slot.failures = slot.short_lives = 0
             slot.not_before = 0.0
 
     def with_pid(self, pid: int) -> Worker | None:
         return next((worker for worker in self.workers.values() if worker.pid == pid), None)
+
+    # --- molds -------------------------------------------------------------------------------
+
+    def add_mold(self, generation: int, spec: PoolSpec, now: float) -> Mold:
+        mold = Mold(self.next_mid, generation, Stage.SPAWNING, now, spec)
+        self.next_mid += 1
+        self.molds[mold.mid] = mold
+        return mold
+
+    def mold_with_pid(self, pid: int) -> Mold | None:
+        return next((mold for mold in self.molds.values() if mold.pid == pid), None)
+
+    def mold_for(self, generation: int) -> Mold | None:
+        """The mold that this generation has, or is about to have."""
+        found = (mold for mold in self.molds.values() if mold.generation == generation)
+        return next((mold for mold in found if mold.stage in HOLDING), None)
+
+    def asked_of(self, mold: Mold) -> list[Worker]:
+        """The workers that the mold has been asked for and that have not been heard of."""
+        return [
+            worker
+            for worker in self.workers.values()
+            if worker.mold == mold.mid and worker.stage is Stage.SPAWNING
+        ]
+
+    # --- queries -----------------------------------------------------------------------------
 
     def holders(self) -> dict[int, list[Worker]]:
         """Who holds each slot that is held, the oldest first."""

@@ -14,6 +14,7 @@ from uvicorn.supervisor.actions import Exit, Spawn
 from uvicorn.supervisor.asked import ON_REQUEST
 from uvicorn.supervisor.events import PoolSpec
 from uvicorn.supervisor.pool import HOLDING, SERVING, Stage, Worker
+from uvicorn.supervisor.preload import ask, can_spawn, drop_outdated_mold, start_mold
 from uvicorn.supervisor.state import (
     Phase,
     State,
@@ -29,14 +30,14 @@ Rule = Callable[[State, float], bool]
 def settle(state: State, now: float) -> None:
     """Apply the rules of the phase until they are satisfied."""
     # Each round starts, drains or closes something; there are at most a few of each for every slot and worker.
-    for _ in range(8 * (state.size + len(state.pool)) + 16):
+    for _ in range(8 * (state.size + len(state.pool) + len(state.pool.molds)) + 16):
         if not any(rule(state, now) for rule in RULES[state.phase]):
             return
 
 
 def spawn(state: State, slot: int, generation: int, spec: PoolSpec, now: float) -> Worker:
     worker = state.pool.add(slot, generation, spec, now)
-    state.act(Spawn(worker.wid, slot, generation))
+    state.act(Spawn(worker.wid, slot, generation, ask(state, worker, now)))
     return worker
 
 
@@ -98,6 +99,8 @@ def drop_surplus(state: State, now: float) -> bool:
 
 def fill_slots(state: State, now: float) -> bool:
     """A slot is empty. A canary does not fill it: it may fail."""
+    if not can_spawn(state, state.generation, state.spec):
+        return False
     holders = state.pool.holders()
     for slot in range(1, state.wanted + 1):
         place = state.pool.slot(slot)
@@ -118,6 +121,8 @@ def start_canary(state: State, now: float) -> bool:
     reload = state.reload
     if reload is None or reload.spec is None or reload.canary is not None:
         return False
+    if not can_spawn(state, reload.generation, reload.spec):
+        return False
     if len(state.pool) >= _most_alive(state):
         return False  # old ones that drain, or canaries of reloads before, have to end first
     reload.canary = spawn(state, 1, reload.generation, reload.spec, now).wid
@@ -128,6 +133,8 @@ def start_replacement(state: State, now: float) -> bool:
     """A worker is outdated, or asks to be replaced: its successor comes first."""
     if state.reload is not None:
         return False  # the canary is the one successor there may be
+    if not can_spawn(state, state.generation, state.spec):
+        return False
     replaceable = _replaceable(state, now)
     outdated = [worker for worker in replaceable if worker.generation != state.generation]
     asking = [worker for worker in replaceable if worker.retiring]
@@ -213,7 +220,7 @@ def stop_listening(state: State, now: float) -> bool:
 
 def exit_when_empty(state: State, now: float) -> bool:
     """Nobody is left."""
-    if len(state.pool) or state.listening:
+    if len(state.pool) or state.pool.molds or state.listening:
         return False
     state.phase = Phase.EXITED
     state.act(Exit(state.exit_code))
@@ -226,6 +233,8 @@ RULES: dict[Phase, tuple[Rule, ...]] = {
         drop_outdated_start,
         finish_replacement,
         drop_surplus,
+        drop_outdated_mold,
+        start_mold,
         fill_slots,
         start_canary,
         start_replacement,

@@ -8,10 +8,20 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 
 from uvicorn.supervisor import policy
-from uvicorn.supervisor.actions import Abandon, Abort, Action, CloseListeners, KillTrial, Log, TellToDrain
+from uvicorn.supervisor.actions import (
+    Abandon,
+    Abort,
+    Action,
+    CloseListeners,
+    EndMold,
+    Forget,
+    KillTrial,
+    Log,
+    TellToDrain,
+)
 from uvicorn.supervisor.asked import ON_REQUEST, Ledger
 from uvicorn.supervisor.events import PoolSpec
-from uvicorn.supervisor.pool import NEVER, Pool, Stage, Worker
+from uvicorn.supervisor.pool import HOLDING, NEVER, Mold, Pool, Stage, Worker
 
 # From SIGABRT to SIGKILL.
 ABORT_GRACE = 2.0
@@ -19,6 +29,8 @@ ABORT_GRACE = 2.0
 HURRY_GRACE = 1.0
 # How long an abandoned start gets to end itself.
 ABANDON_GRACE = 5.0
+# A mold has nothing to finish, and dies of SIGTERM: this is for one in an uninterruptible system call.
+MOLD_GRACE = 1.0
 # How long the listeners stay open after the signal to stop, for workers to empty the accept queue.
 QUEUE_GRACE = 0.5
 
@@ -40,11 +52,13 @@ class Reload:
         generation: Which one it would be.
         spec: The new settings; None while they are loaded.
         canary: The one worker that proves the new generation; None before it is started.
+        mold: What imports its code, where workers are forked from a mold; None before it is started.
     """
 
     generation: int
     spec: PoolSpec | None = None
     canary: int | None = None
+    mold: int | None = None
 
 
 @dataclass(slots=True)
@@ -118,10 +132,10 @@ def resize(state: State, size: int) -> None:
         state.out += state.ledger.end("scale", False, f"Meanwhile the number was changed to {size}.")
 
 
-def set_stage(worker: Worker, stage: Stage, now: float, deadline: float = NEVER) -> None:
-    worker.stage = stage
-    worker.since = now
-    worker.deadline = deadline
+def set_stage(process: Worker | Mold, stage: Stage, now: float, deadline: float = NEVER) -> None:
+    process.stage = stage
+    process.since = now
+    process.deadline = deadline
 
 
 def drain(state: State, worker: Worker, now: float, final: bool = False) -> None:
@@ -185,6 +199,20 @@ def quoted(complaint: str) -> str:
     return f" The worker's error: {complaint}" if complaint else ""
 
 
+def end_mold(state: State, mold: Mold, now: float) -> None:
+    """Nothing is forked from this mold any more."""
+    set_stage(mold, Stage.DRAINING, now, now + MOLD_GRACE)
+    give_back(state, mold)
+    state.act(EndMold(mold.mid))
+
+
+def give_back(state: State, mold: Mold) -> None:
+    """What the mold was asked for will not come. Nobody is to blame: the slots are free for the next start."""
+    for worker in state.pool.asked_of(mold):
+        state.pool.remove(worker)
+        state.act(Forget(worker.wid, None))
+
+
 def abandon_reload(state: State, why: str, complaint: str = "") -> None:
     """The new generation has not proved itself: everything stays as it is."""
     reload, state.reload = state.reload, None
@@ -220,6 +248,9 @@ def begin_stop(state: State, now: float) -> None:
     state.out += state.ledger.end_all("The service stops.")
     if state.trial is not None:
         state.act(KillTrial(state.trial))
+    for mold in list(state.pool.molds.values()):
+        if mold.stage in HOLDING and mold.pid is not None:
+            end_mold(state, mold, now)
     for worker in state.pool:
         if worker.stage in (Stage.STARTING, Stage.READY, Stage.STALLED):
             drain(state, worker, now, final=True)

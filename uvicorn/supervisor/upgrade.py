@@ -9,20 +9,23 @@ from __future__ import annotations
 import contextlib
 import json
 import os
+import signal
 import socket
 import sys
 import tempfile
-from collections.abc import MutableMapping
+from collections.abc import Callable, Mapping, MutableMapping, Sequence
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
 from uvicorn._ipc.control import Outcome
 from uvicorn._sockets import Address, Listener
+from uvicorn.supervisor import events
 from uvicorn.supervisor.asked import Ledger
-from uvicorn.supervisor.events import PoolSpec
+from uvicorn.supervisor.events import Event, PoolSpec
+from uvicorn.supervisor.host import Host
 from uvicorn.supervisor.listeners import Key, ListenerSet
-from uvicorn.supervisor.pool import NEVER, Stage, Worker
-from uvicorn.supervisor.state import State
+from uvicorn.supervisor.pool import NEVER, Mold, Stage, Worker
+from uvicorn.supervisor.state import MOLD_GRACE, State
 
 # The environment variable with the descriptor, and the one that marks a trial.
 HANDOVER_FD = "UVICORN_HANDOVER_FD"
@@ -103,6 +106,7 @@ class Handover:
         size: How many workers were wanted.
         scoreboard_fd: The shared memory.
         control: The control process.
+        molds: Their pids. They end with their channels: the next program needs one of its own.
         asked: Who waits for the outcome of this upgrade.
         reasons, outcomes: What there is to tell of restarts, reloads and upgrades before.
     """
@@ -113,6 +117,7 @@ class Handover:
     workers: list[HandedWorker] = field(default_factory=list)
     listeners: list[HandedListener] = field(default_factory=list)
     control: HandedControl = field(default_factory=HandedControl)
+    molds: list[int] = field(default_factory=list)
     asked: list[int] = field(default_factory=list)
     reasons: dict[str, int] = field(default_factory=dict)
     outcomes: dict[str, Outcome] = field(default_factory=dict)
@@ -169,6 +174,15 @@ def take_worker(handed: HandedWorker) -> Worker:
     )
 
 
+def take_molds(handover: Handover, now: float) -> list[Mold]:
+    """The molds of the program before, on their way out."""
+    spec = PoolSpec(handover.size, preload=True)
+    return [
+        Mold(mid, 0, Stage.DRAINING, now, spec, deadline=now + MOLD_GRACE, pid=pid)
+        for mid, pid in enumerate(handover.molds, 1)
+    ]
+
+
 def hand_listeners(listeners: ListenerSet) -> list[HandedListener]:
     return [
         HandedListener(
@@ -207,6 +221,7 @@ def hand_over(
         workers=workers,
         listeners=hand_listeners(listeners),
         control=control,
+        molds=[mold.pid for mold in state.pool.molds.values() if mold.pid is not None],
         asked=state.ledger.waiting.get("upgrade", []),
         reasons=state.ledger.reasons,
         outcomes=state.ledger.outcomes,
@@ -262,6 +277,34 @@ def _handover(data: dict[str, Any]) -> Handover:
 def own_command() -> list[str]:
     """The command line of this process, to be run again."""
     return [sys.executable, *sys.orig_argv[1:]]
+
+
+def start_trial(host: Host) -> Event:
+    """Run the new program for a try."""
+    try:
+        return events.TrialStarted(host.start_program(own_command(), {**os.environ, TRIAL: str(VERSION)}))
+    except OSError as exc:
+        return events.TrialFailed(f"the trial could not be started: {exc.strerror or exc}")
+
+
+def become_next(
+    host: Host, environ: Mapping[str, str], keep: Sequence[int], put_back: Callable[[], None]
+) -> Event:
+    """Become the new program; what it says where that cannot be done.
+
+    Args:
+        keep: The descriptors that stay open, the handover's the first.
+        put_back: Called when all signals are blocked: puts back those that have come and were not heard.
+    """
+    # Blocked signals stay blocked and pending over an exec; handlers do not survive it.
+    previous = signal.pthread_sigmask(signal.SIG_BLOCK, signal.valid_signals())
+    put_back()
+    try:
+        host.exec_program(own_command(), environ, keep)
+    except OSError as exc:
+        signal.pthread_sigmask(signal.SIG_SETMASK, previous)
+        close_quietly(keep[0])
+        return events.TrialFailed(f"the new program could not be started: {exc.strerror or exc}")
 
 
 def close_quietly(fd: int) -> None:

@@ -12,8 +12,9 @@ import os
 import signal
 import sys
 import threading
-from collections.abc import Generator
+from collections.abc import Generator, Mapping
 from types import FrameType
+from typing import Any
 
 import psutil
 import setproctitle
@@ -38,18 +39,24 @@ LEFTOVER_GRACE = 2.0
 logger = logging.getLogger("uvicorn.error")
 
 
-def main(start: WorkerStart) -> int:
-    """Serve until told to stop; the exit code."""
+def main(start: WorkerStart, preloaded: Mapping[int, Any] | None = None) -> int:
+    """Serve until told to stop; the exit code.
+
+    Args:
+        preloaded: Where a mold has loaded the application already, the signal handlers that its import has set.
+    """
     owner = getattr(start.target, "__self__", None)
     server = owner if isinstance(owner, Server) else None
     hooks = WorkerHooks(start, setproctitle.setproctitle)
     hooks.show("starting")
-    _set_up_process(start, server)
+    if preloaded is None:
+        forget_exit_handlers()
+    _set_up_process(start, server, preloaded or {})
     health = HealthThread(
         start.row, start.sender, start.healthcheck, lambda: leave_as_orphan(hooks, server), server
     )
     health.start()
-    complaint = _Complaint()
+    complaint = Complaint()
     logger.addFilter(complaint)
     hooks.on_ready.append(lambda: logger.removeFilter(complaint))
     if start.first:
@@ -58,6 +65,8 @@ def main(start: WorkerStart) -> int:
         hooks.on_ready.append(lambda: logger.removeFilter(speak_once))
     code = STARTUP_FAILURE
     try:
+        if preloaded is None:
+            forget_application_modules()
         code = _serve(start, server, hooks)
         if code == STARTUP_FAILURE and complaint.text:
             start.sender.send(Kind.FAILED, complaint.text)
@@ -65,7 +74,7 @@ def main(start: WorkerStart) -> int:
         # Told to leave once more, it would leave its exit handlers half done.
         signal.signal(signal.SIGTERM, signal.SIG_IGN)
         hooks.show("ending")
-        _run_exit_handlers(wait_for_threads=code != STARTUP_FAILURE)
+        run_exit_handlers(wait_for_threads=code != STARTUP_FAILURE)
         if hooks.orphaned:
             _end_children()
     return code
@@ -73,7 +82,6 @@ def main(start: WorkerStart) -> int:
 
 def _serve(start: WorkerStart, server: Server | None, hooks: WorkerHooks) -> int:
     try:
-        forget_application_modules()
         if server is None:
             hooks.say_ready()
         else:
@@ -100,20 +108,21 @@ def _serve(start: WorkerStart, server: Server | None, hooks: WorkerHooks) -> int
     return STARTUP_FAILURE
 
 
-def _set_up_process(start: WorkerStart, server: Server | None) -> None:
-    _forget_exit_handlers()
+def _set_up_process(start: WorkerStart, server: Server | None, preloaded: Mapping[int, Any]) -> None:
     # Written by C code, without the GIL: also where Python cannot run any more.
     faulthandler.enable(file=2, all_threads=True)
     signal.signal(signal.SIGTERM, _leave_early)
     signal.signal(signal.SIGQUIT, lambda number, frame: _hurry(server))
     signal.signal(signal.SIGUSR1, lambda number, frame: reopen_or_complain())
+    for number, handler in preloaded.items():
+        signal.signal(number, handler)  # as if it had been imported here
     signal_at_parents_death(signal.SIGTERM)
     signal.pthread_sigmask(signal.SIG_SETMASK, ())
     if os.getppid() != start.master_pid:
         raise SystemExit(0)  # it died before we could ask to be told
 
 
-def _forget_exit_handlers() -> None:
+def forget_exit_handlers() -> None:
     """What the master has registered is not ours to run, except for what the standard library does in any process."""
     atexit._clear()  # noqa: SLF001
     atexit.register(logging.shutdown)
@@ -135,7 +144,7 @@ def _hurry(server: Server | None) -> None:
     server.should_exit = True
 
 
-def _run_exit_handlers(wait_for_threads: bool) -> None:
+def run_exit_handlers(wait_for_threads: bool) -> None:
     """What the interpreter does at its end, which a forked child never reaches.
 
     Args:
@@ -148,7 +157,7 @@ def _run_exit_handlers(wait_for_threads: bool) -> None:
     atexit._run_exitfuncs()  # noqa: SLF001
 
 
-class _Complaint(logging.Filter):
+class Complaint(logging.Filter):
     """Keeps, in one line, the first error of a start: the master tells it to those who wait for the outcome.
 
     Attributes:
