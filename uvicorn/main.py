@@ -381,19 +381,15 @@ def _served(config: Config, server: Server, managed: bool) -> int:
             config.listener.unlink()
 
 
-def _why_no_preload(managed: bool) -> str:
-    """What keeps workers from being forked from a process that has imported the application; "" where nothing does."""
-    if not managed:
-        return (
-            "preload needs a master: give 'workers' as well (any number, 1 included), and the application as an import "
-            "string."
-        )
-    if not HAS_SUBREAPER:
-        return (
-            "preload needs Linux: no other system lets the master adopt workers that another process has forked. Leave it "
-            "out on this one."
-        )
-    return ""
+def _refuse_preload_where_it_cannot_be(managed: bool) -> None:
+    """The command has said so before, with the place where it was asked for; this is for programs."""
+    if managed and HAS_SUBREAPER:
+        return
+    why = "needs a master: give 'workers' as well (any number, 1 included), and the application as an import string."
+    if managed:
+        why = "needs Linux: no other system lets the master adopt workers that another process has forked."
+    logger.error("preload %s", why)
+    sys.exit(1)
 
 
 def _bound(config: Config) -> socket.socket:
