@@ -351,8 +351,7 @@ def run(
         logger.warning("You must pass the application as an import string to enable 'reload' or 'workers'.")
         sys.exit(1)
     managed = config.workers_given and isinstance(app, str)
-    if config.preload and not config.should_reload:
-        _refuse_preload_where_it_cannot_be(managed)
+    _refuse_preload_where_it_cannot_be(config, managed)
     trial = os.environ.pop(TRIAL, None)
     if trial is not None:
         _try_out(config, managed and not config.should_reload, trial)
@@ -381,9 +380,9 @@ def _served(config: Config, server: Server, managed: bool) -> int:
             config.listener.unlink()
 
 
-def _refuse_preload_where_it_cannot_be(managed: bool) -> None:
+def _refuse_preload_where_it_cannot_be(config: Config, managed: bool) -> None:
     """The command has said so before, with the place where it was asked for; this is for programs."""
-    if managed and HAS_SUBREAPER:
+    if not config.preload or config.should_reload or (managed and HAS_SUBREAPER):
         return
     why = "needs a master: give 'workers' as well (any number, 1 included), and the application as an import string."
     if managed:

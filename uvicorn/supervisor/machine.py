@@ -89,6 +89,12 @@ class Machine:
             due += [place.not_before for place in places if place.not_before > self._now]
         return min(due)
 
+    def can_exec(self) -> bool:
+        """Whether the next program can take over now: not while workers are asked of a mold, whose pids nobody knows yet,
+        and not when the service stops."""
+        state = self.state
+        return state.phase is Phase.RUNNING and not state.pool.in_stage(Stage.SPAWNING)
+
     def adopt(
         self,
         workers: Iterable[Worker],

@@ -214,7 +214,7 @@ class Master:
         happened += self._control.hear() + self._reap()
         for event in happened or [events.Wake()]:
             self._dispatch(event)
-        if self._exec_due and self._exit_code is None:
+        if self._exec_due and self._machine.can_exec():
             # Only now: what has happened besides in this turn, such as the end of a worker that is reaped already, the
             # next program would never hear of.
             self._exec_due = False
@@ -489,9 +489,7 @@ class Master:
         fd = upgrade.write(handover)
         for_next = self._manager.for_next_program(self._listeners)
         environ = {**os.environ, **for_next, upgrade.HANDOVER_FD: str(fd)}
-        return upgrade.become_next(
-            self._host, environ, [fd, *handover.descriptors()], self._signals.put_back
-        )
+        return upgrade.become_next(self._host, environ, [fd, *handover.descriptors()], self._signals.put_back)
 
     # --- what shows --------------------------------------------------------------------------
 

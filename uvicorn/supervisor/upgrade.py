@@ -33,7 +33,7 @@ TRIAL = "UVICORN_UPGRADE_TRIAL"
 
 # Counted up when the content changes: a program that does not know the number adopts nothing. The trial is told it, so
 # that such a program never takes over.
-VERSION = 3
+VERSION = 4
 
 
 @dataclass(frozen=True, slots=True)
