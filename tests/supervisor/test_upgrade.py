@@ -151,7 +151,7 @@ def test_what_is_no_handover_is_refused(content: str, tmp_path: Path) -> None:
 
 
 def test_a_handover_of_another_version_is_refused(tmp_path: Path) -> None:
-    text = "the handover of the program before cannot be read: it has version 1, not 3"
+    text = f"the handover of the program before cannot be read: it has version 1, not {upgrade.VERSION}"
     with pytest.raises(ValueError, match=f"^{text}$"):
         upgrade.read({HANDOVER_FD: file_with('{"version": 1}', tmp_path / "handover")})
 
