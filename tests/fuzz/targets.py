@@ -21,6 +21,7 @@ from tests.protocols.websockets.frames import BINARY, CONT, PING, RSV1, TEXT, cl
 from uvicorn.protocols.http._head import Refused, examine
 from uvicorn.protocols.http.h11_impl import H11Codec
 from uvicorn.protocols.http.httptools_impl import HttpToolsCodec
+from uvicorn.protocols.websockets._deflate import agree
 from uvicorn.protocols.websockets._engine import Closed, Pong
 from uvicorn.protocols.websockets.websockets_sansio_impl import WebSocketsEngine
 from uvicorn.protocols.websockets.wsproto_impl import WSProtoEngine
@@ -134,7 +135,7 @@ DEFLATE: Any = [("permessage-deflate", [])]
 
 
 def _messages(engine_class: Any, packets: list[bytes], deflate: bool) -> tuple[list[Any], bool]:
-    engine = engine_class(LARGEST, deflate, DEFLATE if deflate else [])
+    engine = engine_class(LARGEST, agree(DEFLATE) if deflate else None)
     messages: list[Any] = []
     ended = False
     for packet in packets:
