@@ -579,6 +579,62 @@ def test_certificate_is_read_when_the_configuration_is_loaded(tmp_path: Path) ->
     assert isinstance(config.ssl, ssl.SSLContext)
 
 
+def tls_from_a_factory(config: Config, default: Callable[[], ssl.SSLContext]) -> ssl.SSLContext:
+    context = default()
+    context.minimum_version = ssl.TLSVersion.TLSv1_3
+    return context
+
+
+@pytest.mark.parametrize("factory", [tls_from_a_factory, f"{__name__}:tls_from_a_factory"])
+def test_a_factory_may_change_the_context_that_the_settings_describe(factory: Any, tmp_path: Path) -> None:
+    import trustme
+
+    pem = tmp_path / "server.pem"
+    trustme.CA().issue_cert("localhost").private_key_and_cert_chain_pem.write_to_path(pem)
+    config = quiet(ssl_certfile=pem, ssl_context_factory=factory)
+    assert config.is_ssl
+    config.load()
+    assert config.ssl is not None
+    assert config.ssl.minimum_version is ssl.TLSVersion.TLSv1_3
+
+
+def test_a_factory_alone_means_tls_and_gets_the_configuration() -> None:
+    given: list[Any] = []
+    made = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+
+    def factory(config: Config, default: Callable[[], ssl.SSLContext]) -> ssl.SSLContext:
+        given.append(config)
+        with pytest.raises(ValueError, match="ssl_certfile is not set"):
+            default()
+        return made
+
+    config = quiet(ssl_context_factory=factory)
+    assert config.is_ssl
+    config.load()
+    assert given == [config]
+    assert config.ssl is made
+
+
+def test_a_factory_that_makes_no_context_is_an_error() -> None:
+    with pytest.raises(TypeError, match=r"must return an ssl\.SSLContext, but returned 5"):
+        loaded(ssl_context_factory=lambda config, default: 5)
+
+
+def test_a_factory_that_cannot_be_found_ends_with_3(error_log: Records) -> None:
+    with pytest.raises(SystemExit) as caught:
+        loaded(ssl_context_factory="tests.test_config:nothing_here")
+    assert caught.value.code == 3
+    assert lines(error_log) == [
+        'ERROR Error loading ssl_context_factory. Attribute "nothing_here" not found in module "tests.test_config".'
+    ]
+
+
+@pytest.mark.parametrize(("given", "level"), [("INFO", 20), ("Debug", 10), ("TRACE", 5)])
+def test_log_level_is_taken_in_any_case_and_kept_as_it_was_given(given: str, level: int) -> None:
+    assert quiet(log_level=given).log_level == given
+    assert logging.getLogger("uvicorn.error").level == level
+
+
 # --- loops -----------------------------------------------------------------------------------------
 
 

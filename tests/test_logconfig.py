@@ -128,15 +128,18 @@ def test_mapping_without_our_formatters_gets_no_colours(
 def test_json_file_is_parsed(tmp_path: Path, configurators: FakeConfigurators) -> None:
     path = tmp_path / "log.json"
     path.write_text(json.dumps(LOGGING_CONFIG))
-    apply(str(path), use_colors=True)
-    assert configurators.calls == [("dictConfig", LOGGING_CONFIG, {})]
+    for given in (str(path), path):
+        configurators.calls.clear()
+        apply(given, use_colors=True)
+        assert configurators.calls == [("dictConfig", LOGGING_CONFIG, {})]
 
 
+@pytest.mark.parametrize("kind", [str, Path])
 @pytest.mark.parametrize("name", ["log.yaml", "log.yml"])
-def test_yaml_file_is_parsed(name: str, tmp_path: Path, configurators: FakeConfigurators) -> None:
+def test_yaml_file_is_parsed(kind: Any, name: str, tmp_path: Path, configurators: FakeConfigurators) -> None:
     path = tmp_path / name
     path.write_text(yaml.safe_dump(LOGGING_CONFIG))
-    apply(str(path))
+    apply(kind(path))
     assert configurators.calls == [("dictConfig", LOGGING_CONFIG, {})]
 
 
@@ -146,11 +149,12 @@ def test_everything_else_is_for_file_config(value: Any, configurators: FakeConfi
     assert configurators.calls == [("fileConfig", value, {"disable_existing_loggers": False})]
 
 
-def test_ini_file_works(tmp_path: Path) -> None:
+@pytest.mark.parametrize("kind", [str, Path])
+def test_ini_file_works(kind: Any, tmp_path: Path) -> None:
     path = tmp_path / "log.ini"
     path.write_text(INI)
     other = logging.getLogger("tests.other")
-    apply(str(path))
+    apply(kind(path))
     assert not other.disabled
     assert logging.getLogger().level == logging.WARNING
 

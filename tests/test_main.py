@@ -164,9 +164,9 @@ log_config: {version: 1}
         (["a:b", "--port", "x"], "Invalid value for '--port': 'x' is not a valid integer."),
         (["a:b", "--port"], "Option '--port' requires an argument."),
         (
-            ["a:b", "--log-level", "INFO"],
+            ["a:b", "--log-level", "LOUD"],
             (
-                "Invalid value for '--log-level': 'INFO' is not one of "
+                "Invalid value for '--log-level': 'LOUD' is not one of "
                 "'critical', 'error', 'warning', 'info', 'debug', 'trace'."
             ),
         ),

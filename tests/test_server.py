@@ -11,8 +11,10 @@ import re
 import signal
 import socket
 import struct
+import sys
 import threading
 from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Iterator
+from contextvars import ContextVar
 from pathlib import Path
 from typing import Any
 
@@ -1335,6 +1337,36 @@ def test_connection_whose_deadline_fails_does_not_stop_the_ticker(
 
     run(test)
     assert set(texts(error_log, logging.ERROR)) == {"ERROR A connection's deadline could not be handled."}
+
+
+# --- context variables ----------------------------------------------------------------------------------------------
+
+VISITS = ContextVar("VISITS", default="fresh")
+
+
+async def visited(scope: Any, receive: Any, send: Any) -> None:
+    seen = VISITS.get()
+    VISITS.set("of the last request")
+    await answer(send, seen.encode())
+
+
+@pytest.mark.parametrize(("reset", "seen"), [(False, b"of the server"), (True, b"fresh")])
+@pytest.mark.parametrize("eager", [False, True])
+def test_context_of_a_request_is_a_copy_of_the_servers_or_empty(
+    reset: bool, seen: bytes, eager: bool, run: Run, http: Any
+) -> None:
+    async def test() -> None:
+        if eager:
+            if sys.version_info < (3, 12):
+                pytest.skip("eager tasks came with Python 3.12")
+            asyncio.get_running_loop().set_task_factory(asyncio.eager_task_factory)
+        VISITS.set("of the server")
+        server = make(visited, http=http, lifespan="off", reset_contextvars=reset)
+        async with serving(server), connected(port_of(server)) as client:
+            assert (await client.get())[1] == seen
+            assert (await client.get())[1] == seen
+
+    run(test)
 
 
 # --- hooks ----------------------------------------------------------------------------------------------------------

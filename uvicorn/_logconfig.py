@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import logging
 import logging.config
+import os
 from configparser import RawConfigParser
 from typing import IO, Any
 
@@ -52,7 +53,7 @@ LOGGING_CONFIG: dict[str, Any] = {
     },
 }
 
-LogConfig = dict[str, Any] | str | RawConfigParser | IO[Any] | None
+LogConfig = dict[str, Any] | str | os.PathLike[str] | RawConfigParser | IO[Any] | None
 
 
 def configure(
@@ -73,6 +74,8 @@ def configure(
     Raises:
         Exception: Whatever the configuration makes `logging` raise, with a note that says which one it is.
     """
+    if isinstance(log_config, os.PathLike):
+        log_config = os.fspath(log_config)
     if log_config is not None:
         try:
             _apply(log_config, use_colors)
@@ -80,7 +83,7 @@ def configure(
             exc.add_note(f"in the logging configuration {_named(log_config)}".rstrip())
             raise
     if log_level is not None:
-        level = LOG_LEVELS[log_level] if isinstance(log_level, str) else log_level
+        level = LOG_LEVELS[log_level.lower()] if isinstance(log_level, str) else log_level
         for name in ("uvicorn.error", "uvicorn.access", "uvicorn.asgi"):
             logging.getLogger(name).setLevel(level)
     if not access_log:

@@ -7,7 +7,6 @@ The signature stands here for editors and type checkers; names, defaults and mea
 from __future__ import annotations
 
 import asyncio
-import inspect
 import logging
 import os
 import socket
@@ -21,6 +20,7 @@ from typing import IO, Any, Literal, cast
 import click
 
 from uvicorn import _logconfig, _reload_paths
+from uvicorn._application import STARTUP_FAILURE, is_asgi3, load_app
 from uvicorn._compat import usable_cpus
 from uvicorn._logconfig import LOG_LEVELS, LOGGING_CONFIG
 from uvicorn._sockets import Address, BindError, Listener, bind_only, parse_bind, url_of
@@ -50,6 +50,7 @@ __all__ = [
     "InterfaceType",
     "LifespanType",
     "LoopFactoryType",
+    "SSLContextFactory",
     "WSProtocolType",
     "create_ssl_context",
 ]
@@ -59,6 +60,8 @@ WSProtocolType = Literal["auto", "none", "websockets", "websockets-sansio", "wsp
 LifespanType = Literal["auto", "on", "off"]
 LoopFactoryType = Literal["none", "auto", "asyncio", "uvloop"]
 InterfaceType = Literal["auto", "asgi3", "asgi2", "wsgi"]
+# Called with the Config and with what makes the context that its other settings describe.
+SSLContextFactory = Callable[["Config", Callable[[], ssl.SSLContext]], ssl.SSLContext]
 
 HTTP_PROTOCOLS: dict[str, str] = {
     "auto": "uvicorn.protocols.http.auto:AutoHTTPProtocol",
@@ -86,9 +89,6 @@ LOOP_FACTORIES: dict[str, str | None] = {
 INTERFACES: list[InterfaceType] = ["auto", "asgi3", "asgi2", "wsgi"]
 
 SSL_PROTOCOL_VERSION: int = ssl.PROTOCOL_TLS_SERVER
-
-# The exit code of a server that could not start.
-STARTUP_FAILURE = 3
 
 logger = logging.getLogger("uvicorn.error")
 
@@ -122,7 +122,7 @@ class Config:
     ws_per_message_deflate: bool
     lifespan: LifespanType
     env_file: str | os.PathLike[str] | None
-    log_config: dict[str, Any] | str | RawConfigParser | IO[Any] | None
+    log_config: dict[str, Any] | str | os.PathLike[str] | RawConfigParser | IO[Any] | None
     log_level: str | int | None
     access_log: bool
     use_colors: bool | None
@@ -147,7 +147,7 @@ class Config:
     ssl_version: int
     ssl_cert_reqs: int
     ssl_ca_certs: str | os.PathLike[str] | None
-    ssl_ciphers: str
+    ssl_ciphers: str | None
     headers: list[tuple[str, str]]
     factory: bool
     h11_max_incomplete_event_size: int | None
@@ -176,6 +176,8 @@ class Config:
     control_socket: str | os.PathLike[str] | None
     control_read_only: bool
     admin: str | None
+    ssl_context_factory: SSLContextFactory | str | None
+    reset_contextvars: bool
 
     def __init__(
         self,
@@ -194,7 +196,12 @@ class Config:
         ws_per_message_deflate: bool = True,
         lifespan: LifespanType = "auto",
         env_file: str | os.PathLike[str] | None = None,
-        log_config: dict[str, Any] | str | RawConfigParser | IO[Any] | None = LOGGING_CONFIG,
+        log_config: dict[str, Any]
+        | str
+        | os.PathLike[str]
+        | RawConfigParser
+        | IO[Any]
+        | None = LOGGING_CONFIG,
         log_level: str | int | None = None,
         access_log: bool = True,
         use_colors: bool | None = None,
@@ -224,7 +231,7 @@ class Config:
         ssl_version: int = SSL_PROTOCOL_VERSION,
         ssl_cert_reqs: int = ssl.CERT_NONE,
         ssl_ca_certs: str | os.PathLike[str] | None = None,
-        ssl_ciphers: str = "TLSv1",
+        ssl_ciphers: str | None = "TLSv1",
         headers: list[tuple[str, str]] | None = None,
         factory: bool = False,
         h11_max_incomplete_event_size: int | None = None,
@@ -254,6 +261,8 @@ class Config:
         control_socket: str | os.PathLike[str] | None = None,
         control_read_only: bool = False,
         admin: str | None = None,
+        ssl_context_factory: SSLContextFactory | str | None = None,
+        reset_contextvars: bool = False,
     ) -> None:
         given = locals()
         for option in OPTIONS:
@@ -298,7 +307,7 @@ class Config:
     @property
     def is_ssl(self) -> bool:
         """Whether the server speaks TLS."""
-        return bool(self.ssl_keyfile or self.ssl_certfile)
+        return bool(self.ssl_keyfile or self.ssl_certfile or self.ssl_context_factory)
 
     @property
     def use_subprocess(self) -> bool:
@@ -379,22 +388,41 @@ class Config:
         """
         assert not self.loaded
         if self.is_ssl:
-            assert self.ssl_certfile
-            self.ssl = create_ssl_context(
-                certfile=self.ssl_certfile,
-                keyfile=self.ssl_keyfile,
-                password=self.ssl_keyfile_password,
-                ssl_version=self.ssl_version,
-                cert_reqs=self.ssl_cert_reqs,
-                ca_certs=self.ssl_ca_certs,
-                ciphers=self.ssl_ciphers,
-            )
+            self.ssl = self._make_ssl_context()
         self._encode_headers()
         self.http_protocol_class: type[asyncio.Protocol] = _implementation(self.http, HTTP_PROTOCOLS)
         self.ws_protocol_class: type[asyncio.Protocol] | None = _implementation(self.ws, WS_PROTOCOLS)
         self.lifespan_class: Any = import_from_string(LIFESPAN[self.lifespan])
-        self.loaded_app: Any = self._wrapped(self._load_app())
+        self.loaded_app: Any = self._wrapped(load_app(self.app, self.factory))
         self.loaded = True
+
+    def _make_ssl_context(self) -> ssl.SSLContext:
+        make: Any = self.ssl_context_factory
+        if make is None:
+            return self._default_ssl_context()
+        try:
+            make = import_from_string(make)
+        except ImportFromStringError as exc:
+            logger.error("Error loading ssl_context_factory. %s", exc)
+            sys.exit(STARTUP_FAILURE)
+        made = make(self, self._default_ssl_context)
+        if not isinstance(made, ssl.SSLContext):
+            raise TypeError(f"ssl_context_factory must return an ssl.SSLContext, but returned {made!r}.")
+        return made
+
+    def _default_ssl_context(self) -> ssl.SSLContext:
+        """The context that the TLS settings describe."""
+        if not self.ssl_certfile:
+            raise ValueError("ssl_certfile is not set, and without a certificate there is no TLS context.")
+        return create_ssl_context(
+            certfile=self.ssl_certfile,
+            keyfile=self.ssl_keyfile,
+            password=self.ssl_keyfile_password,
+            ssl_version=self.ssl_version,
+            cert_reqs=self.ssl_cert_reqs,
+            ca_certs=self.ssl_ca_certs,
+            ciphers=self.ssl_ciphers,
+        )
 
     def _encode_headers(self) -> None:
         encoded = [
@@ -404,28 +432,9 @@ class Config:
             encoded.insert(0, (b"server", b"uvicorn"))
         self.encoded_headers = encoded
 
-    def _load_app(self) -> Any:
-        try:
-            app = import_from_string(self.app)
-        except ImportFromStringError as exc:
-            logger.error("Error loading ASGI app. %s", exc)
-            sys.exit(STARTUP_FAILURE)
-        try:
-            made = app()
-        except TypeError as exc:
-            if self.factory:
-                logger.error("Error loading ASGI app factory: %s", exc)
-                sys.exit(STARTUP_FAILURE)
-            return app
-        if not self.factory:
-            logger.warning(
-                "ASGI app factory detected. Using it, but please consider setting the --factory flag explicitly."
-            )
-        return made
-
     def _wrapped(self, app: Any) -> Any:
         if self.interface == "auto":
-            self.interface = "asgi3" if _is_asgi3(app) else "asgi2"
+            self.interface = "asgi3" if is_asgi3(app) else "asgi2"
         if self.interface == "wsgi":
             app = ServedWSGIMiddleware(app)
             self.ws_protocol_class = None
@@ -506,12 +515,3 @@ def _implementation(choice: Any, table: dict[str, Any]) -> Any:
     if not isinstance(choice, str):
         return choice
     return import_from_string(table.get(choice, choice))
-
-
-def _is_asgi3(app: Any) -> bool:
-    """Whether the application takes scope, receive and send in one call."""
-    if inspect.isclass(app):
-        return hasattr(app, "__await__")
-    if inspect.isfunction(app):
-        return inspect.iscoroutinefunction(app)
-    return inspect.iscoroutinefunction(getattr(app, "__call__", None))  # noqa: B004 - which kind of call

@@ -32,6 +32,7 @@ from uvicorn.config import (
     InterfaceType,
     LifespanType,
     LoopFactoryType,
+    SSLContextFactory,
     WSProtocolType,
 )
 from uvicorn.importer import own_traceback
@@ -276,7 +277,7 @@ def run(
     reload_delay: float = 0.25,
     workers: int | None = None,
     env_file: str | os.PathLike[str] | None = None,
-    log_config: dict[str, Any] | str | RawConfigParser | IO[Any] | None = LOGGING_CONFIG,
+    log_config: dict[str, Any] | str | os.PathLike[str] | RawConfigParser | IO[Any] | None = LOGGING_CONFIG,
     log_level: str | int | None = None,
     access_log: bool = True,
     proxy_headers: bool = True,
@@ -296,7 +297,7 @@ def run(
     ssl_version: int = SSL_PROTOCOL_VERSION,
     ssl_cert_reqs: int = ssl.CERT_NONE,
     ssl_ca_certs: str | os.PathLike[str] | None = None,
-    ssl_ciphers: str = "TLSv1",
+    ssl_ciphers: str | None = "TLSv1",
     headers: list[tuple[str, str]] | None = None,
     use_colors: bool | None = None,
     app_dir: str | None = None,
@@ -327,6 +328,8 @@ def run(
     control_socket: str | os.PathLike[str] | None = None,
     control_read_only: bool = False,
     admin: str | None = None,
+    ssl_context_factory: SSLContextFactory | str | None = None,
+    reset_contextvars: bool = False,
 ) -> None:
     """Serve an application until told to stop.
 

@@ -121,6 +121,7 @@ def test_layer_holds_only_what_stands_on_the_command_line() -> None:
         (["--ws-max-size", "1M"], "ws_max_size", 1048576),
         (["--workers", "auto"], "workers", "auto"),
         (["--log-level", "trace"], "log_level", "trace"),
+        (["--log-level", "TRACE"], "log_level", "trace"),
         (["--loop", "mod:loop"], "loop", "mod:loop"),
         (["--bind", ":1", "--bind", "unix:a,b"], "bind", [":1", "unix:a,b"]),
         (["--reload-include", "*.a *.b", "--reload-include", "c"], "reload_includes", ["*.a *.b", "c"]),
@@ -140,8 +141,8 @@ def test_argument_is_read_as_its_kind_says(arguments: list[str], name: str, valu
         (["--port", "x"], "'x' is not a valid integer."),
         (["--port", "70000"], "70000 is too large: at most 65535."),
         (
-            ["--log-level", "INFO"],
-            "'INFO' is not one of 'critical', 'error', 'warning', 'info', 'debug', 'trace'.",
+            ["--log-level", "LOUD"],
+            "'LOUD' is not one of 'critical', 'error', 'warning', 'info', 'debug', 'trace'.",
         ),
         (["--header", "x"], "'x' is not of the form 'Name:Value'."),
         (["--bind", "x"], "'x' is not HOST:PORT, [IPV6]:PORT, unix:PATH, fd://N or systemd:NAME."),

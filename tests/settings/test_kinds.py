@@ -19,6 +19,7 @@ from uvicorn.settings.kinds import (
     Duration,
     HeaderField,
     HeaderList,
+    Importable,
     Integer,
     Kind,
     ListOf,
@@ -288,12 +289,21 @@ def test_worker_count_out_of_bounds_is_refused(value: object, message: str) -> N
     assert refusal(WorkerCount(), value) == message
 
 
+def test_importable_may_be_the_function_itself() -> None:
+    assert Importable().accept(len) is len
+
+
 @pytest.mark.parametrize("value", ["info", 0, 5])
 def test_log_level_is_a_name_or_a_number(value: object) -> None:
     assert LEVELS.accept(value) == value
 
 
-@pytest.mark.parametrize("value", ["INFO", "5", -1, True, None])
+@pytest.mark.parametrize("value", ["INFO", "Info", "iNFO"])
+def test_log_level_is_a_name_in_any_case(value: str) -> None:
+    assert LEVELS.accept(value) == "info"
+
+
+@pytest.mark.parametrize("value", ["LOUD", "info ", "5", -1, True, None])
 def test_log_level_that_is_neither_is_refused(value: object) -> None:
     assert refusal(LEVELS, value) == f"{value!r} is not one of 'info', 'debug'."
 
@@ -493,6 +503,7 @@ def test_refusal_of_nested_aliases_is_made_at_once() -> None:
         (Size(), "BYTES"),
         (LOOPS, "[none|auto]"),
         (LEVELS, "[info|debug]"),
+        (Importable(), "MODULE:ATTRIBUTE"),
         (WorkerCount(), "INTEGER"),
         (ListOf(item=PathText()), "PATH"),
         (HeaderList(), "TEXT"),
@@ -519,7 +530,8 @@ def test_metavar_says_what_is_expected(kind: Kind, metavar: str) -> None:
         (Size(1024), [1024, "16K", "1.5 GiB", "2048"], [1, 1.5, "x", "30s", True]),
         (LOOPS, ["none", "a.b:c"], ["x", 3]),
         (Choice(names=("on", "off")), ["on"], ["x", "a:b"]),
-        (LEVELS, ["info", 0, 50], ["INFO", -1, True]),
+        (LEVELS, ["info", "INFO", "Debug", 0, 50], ["LOUD", "infos", -1, True]),
+        (Importable(), ["a.b:c", "a:b.c"], ["a", "a:", ":a", "a:b:c", 3, None]),
         (WorkerCount(), [0, 4, "auto"], [-1, 513, True]),
         (LogConfig(), ["a.yaml", {"version": 1}], [3, ["x"]]),
         (ListOf(item=PathText()), ["a", [], ["a", "b"]], [3, [3], {"a": "b"}]),

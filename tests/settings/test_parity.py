@@ -50,7 +50,7 @@ ws_ping_timeout: 'float | None' = 20.0
 ws_per_message_deflate: 'bool' = True
 lifespan: 'LifespanType' = 'auto'
 env_file: 'str | os.PathLike[str] | None' = None
-log_config: 'dict[str, Any] | str | RawConfigParser | IO[Any] | None' = LOGGING_CONFIG
+log_config: 'dict[str, Any] | str | os.PathLike[str] | RawConfigParser | IO[Any] | None' = LOGGING_CONFIG
 log_level: 'str | int | None' = None
 access_log: 'bool' = True
 use_colors: 'bool | None' = None
@@ -80,7 +80,7 @@ ssl_keyfile_password: 'str | None' = None
 ssl_version: 'int' = 17
 ssl_cert_reqs: 'int' = 0
 ssl_ca_certs: 'str | os.PathLike[str] | None' = None
-ssl_ciphers: 'str' = 'TLSv1'
+ssl_ciphers: 'str | None' = 'TLSv1'
 headers: 'list[tuple[str, str]] | None' = None
 factory: 'bool' = False
 h11_max_incomplete_event_size: 'int | None' = None
@@ -179,6 +179,7 @@ SAMPLES: dict[str, str] = {
     "limit_worker_memory": "512M",
     "log_level": "debug",
     "ssl_cert_reqs": "2",
+    "ssl_context_factory": "a.b:c",
     "workers": "3",
 }
 EXPECTED: dict[str, Any] = {

@@ -8,6 +8,7 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Callable, Coroutine
+from contextvars import Context
 from functools import partial
 from typing import Any, Protocol
 from urllib.parse import quote
@@ -46,6 +47,7 @@ class ProtocolConfig(Protocol):
     ws_ping_interval: float | None
     ws_ping_timeout: float | None
     ws_per_message_deflate: bool
+    reset_contextvars: bool
 
     @property
     def asgi_version(self) -> Any: ...
@@ -98,6 +100,8 @@ class ConnectionContext:
         self.create_task: Callable[[Coroutine[Any, Any, None]], asyncio.Task[None]] = (
             partial(asyncio.Task, loop=loop) if real_loop and not self.starts_eagerly else loop.create_task
         )
+        if config.reset_contextvars:
+            self.create_task = _in_fresh_context(self.create_task)
         self.own_access = _own_access_log(config)
         self._block = b""
         self._block_of: list[tuple[bytes, bytes]] | None = None
@@ -116,6 +120,11 @@ class ConnectionContext:
         if limit is None:
             return False
         return len(self.state.connections) >= limit or len(self.state.tasks) >= limit
+
+
+def _in_fresh_context(create_task: Callable[..., asyncio.Task[None]]) -> Callable[..., asyncio.Task[None]]:
+    """Tasks that see none of the context variables set here; else each gets a copy of the server's context."""
+    return lambda coroutine: create_task(coroutine, context=Context())
 
 
 def is_cancelled() -> bool:

@@ -25,6 +25,7 @@ _SIZE_UNITS |= {"m": 2**20, "mb": 2**20, "mib": 2**20, "g": 2**30, "gb": 2**30, 
 _QUANTITY = re.compile(r"\s*([0-9]+(?:\.[0-9]+)?)\s*([a-zA-Z]*)\s*\Z")
 _FIELD_NAME = re.compile(r"[!#$%&'*+\-.^_`|~0-9A-Za-z]+\Z")  # RFC 9110 5.1: a token
 _CONTROL = re.compile(r"[\x00-\x08\x0a-\x1f\x7f]")
+_IMPORT_STRING = re.compile(r"[^:]+:[^:]+\Z")
 _TRUE = {"1", "true", "t", "yes", "y", "on"}
 _FALSE = {"0", "false", "f", "no", "n", "off"}
 
@@ -260,6 +261,22 @@ class Choice(Kind):
 
 
 @dataclass(frozen=True, slots=True)
+class Importable(Kind):
+    """An import string, or from Python the function itself."""
+
+    def accept(self, value: Any) -> Any:
+        if callable(value) or (isinstance(value, str) and _IMPORT_STRING.match(value)):
+            return value
+        raise ValueError(f"{_shown(value)} is not an import string of the form 'module:attribute'.")
+
+    def metavar(self) -> str:
+        return "MODULE:ATTRIBUTE"
+
+    def schema(self) -> Schema:
+        return {"type": "string", "pattern": "^[^:]+:[^:]+$"}
+
+
+@dataclass(frozen=True, slots=True)
 class WorkerCount(Kind):
     """A number of processes, or "auto". 0 is none: one process without a master."""
 
@@ -277,13 +294,13 @@ class WorkerCount(Kind):
 
 @dataclass(frozen=True, slots=True)
 class LogLevel(Kind):
-    """A level's name, or from YAML and Python its number."""
+    """A level's name in any case, or from YAML and Python its number."""
 
     names: tuple[str, ...] = ()
 
     def accept(self, value: Any) -> str | int:
-        if isinstance(value, str) and value in self.names:
-            return value
+        if isinstance(value, str) and value.lower() in self.names:
+            return value.lower()
         if isinstance(value, int) and not isinstance(value, bool) and value >= 0:
             return value
         raise ValueError(f"{_shown(value)} is not one of {', '.join(repr(name) for name in self.names)}.")
@@ -292,7 +309,10 @@ class LogLevel(Kind):
         return "[" + "|".join(self.names) + "]"
 
     def schema(self) -> Schema:
-        return {"anyOf": [{"enum": list(self.names)}, {"type": "integer", "minimum": 0}]}
+        # The names for editors to offer, and the same in any case.
+        in_any_case = "|".join("".join(f"[{c.upper()}{c}]" for c in name) for name in self.names)
+        pattern = {"type": "string", "pattern": f"^({in_any_case})$"}
+        return {"anyOf": [{"enum": list(self.names)}, pattern, {"type": "integer", "minimum": 0}]}
 
 
 @dataclass(frozen=True, slots=True)

@@ -22,6 +22,7 @@ from uvicorn.settings.kinds import (
     Choice,
     Duration,
     HeaderList,
+    Importable,
     Integer,
     Kind,
     ListOf,
@@ -459,6 +460,14 @@ def _protocols(table: _Builder) -> None:
         Boolean(),
         "Offer compression to WebSocket clients.",
     )
+    add(
+        "reset_contextvars",
+        False,
+        Boolean(),
+        "Run each request in a context of its own that is empty, so that it sees no context variables that were set "
+        "while the application was imported or started.",
+        since="0.37.0+",
+    )
 
 
 def _proxy(table: _Builder) -> None:
@@ -576,7 +585,21 @@ def _tls(table: _Builder) -> None:
         PathText(),
         "The file with the authorities that client certificates are checked by.",
     )
-    add("ssl_ciphers", "TLSv1", Kind(), "The ciphers, in OpenSSL's notation.")
+    add(
+        "ssl_ciphers",
+        "TLSv1",
+        Kind(),
+        "The ciphers, in OpenSSL's notation; null for OpenSSL's own choice.",
+        nullable=True,
+    )
+    add(
+        "ssl_context_factory",
+        None,
+        Importable(),
+        "What makes the TLS context: a function of the Config and of another function, which makes the context that "
+        "the options above describe.",
+        since="0.37.0+",
+    )
 
 
 def _development(table: _Builder) -> None:
