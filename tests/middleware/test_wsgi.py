@@ -13,22 +13,10 @@ from typing import Any
 import a2wsgi
 import pytest
 
+from tests.middleware.scopes import SCOPE
 from uvicorn.config import Config
 from uvicorn.middleware import wsgi
 from uvicorn.middleware.wsgi import ServedWSGIMiddleware
-
-SCOPE = {
-    "type": "http",
-    "http_version": "1.1",
-    "method": "GET",
-    "scheme": "https",
-    "root_path": "",
-    "path": "/x",
-    "query_string": b"a=1&b=%20",
-    "headers": [],
-    "server": ("10.0.0.1", 8443),
-    "client": ("10.0.0.2", 4321),
-}
 
 
 def hello(environ: Any, start_response: Any) -> list[bytes]:

@@ -11,20 +11,9 @@ from typing import Any
 
 import pytest
 
+from tests.middleware.scopes import SCOPE
 from uvicorn.middleware._wsgi_request import READ_AHEAD, ClientGone, RequestBody, WSGIResponder
 
-SCOPE = {
-    "type": "http",
-    "http_version": "1.1",
-    "method": "GET",
-    "scheme": "https",
-    "root_path": "",
-    "path": "/x",
-    "query_string": b"a=1&b=%20",
-    "headers": [],
-    "server": ("10.0.0.1", 8443),
-    "client": ("10.0.0.2", 4321),
-}
 DISCONNECT = {"type": "http.disconnect"}
 
 

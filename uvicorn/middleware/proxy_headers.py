@@ -11,6 +11,11 @@ from typing import Any, cast
 
 from uvicorn._types import ASGI3Application, ASGIReceiveCallable, ASGISendCallable, Scope
 
+_FOR = b"x-forwarded-for"
+_PROTO = b"x-forwarded-proto"
+# All that the middleware looks at: a request without them need not pass through it.
+FORWARDED = frozenset((_FOR, _PROTO))
+
 _SCHEMES = ("http", "https", "ws", "wss")
 
 # What is known about this many hosts is kept: to take an address apart costs 3 us, and the same peers come again.
@@ -42,9 +47,9 @@ class ProxyHeadersMiddleware:
         proto: bytes | None = None
         chain: list[bytes] = []
         for name, value in scope["headers"]:
-            if name == b"x-forwarded-proto":
+            if name == _PROTO:
                 proto = value
-            elif name == b"x-forwarded-for":
+            elif name == _FOR:
                 chain.append(value)
         if proto is not None:
             scheme = proto.decode("latin1").strip()

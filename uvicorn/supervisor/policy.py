@@ -67,6 +67,9 @@ def most_alive(size: int) -> int:
     return 2 * size + 1
 
 
+_OOM_HINT = " (perhaps out of memory)"
+
+
 def exit_in_words(code: int, out_of_memory: bool = False) -> str:
     """An exit code, or minus a signal, for people."""
     if out_of_memory:
@@ -77,8 +80,14 @@ def exit_in_words(code: int, out_of_memory: bool = False) -> str:
         name = signal.Signals(-code).name
     except ValueError:
         name = f"signal {-code}"
-    hint = " (perhaps out of memory)" if -code == signal.SIGKILL else ""
+    hint = _OOM_HINT if -code == signal.SIGKILL else ""
     return f"killed by {name}{hint}"
+
+
+def exit_by_the_master(code: int) -> str:
+    """The same for a process that the master has killed: there is nothing to guess about."""
+    words = exit_in_words(code)
+    return f"{words.removesuffix(_OOM_HINT)} by the master" if code < 0 else words
 
 
 def age_in_words(seconds: float) -> str:

@@ -129,9 +129,7 @@ def die(state: State, mold: Mold, now: float, exit: Exited | None) -> None:
 def end(state: State, mold: Mold, now: float, exit: Exited | None) -> None:
     assert exit is not None
     _leave(state, mold)
-    words = ""
-    if mold.doomed:
-        words = f": {policy.exit_in_words(exit.code).removesuffix(' (perhaps out of memory)')} by the master"
+    words = f": {policy.exit_by_the_master(exit.code)}" if mold.doomed else ""
     state.log(
         f"Mold process [{mold.pid}] ended{words} (gen={mold.generation})",
         logging.WARNING if mold.doomed else logging.INFO,

@@ -230,9 +230,11 @@ def _leave(state: State, worker: Worker, now: float, details: Details) -> str:
         slot = state.pool.slot(worker.slot)
         slot.failures = slot.short_lives = 0
     leaving = details.exit
-    words = policy.exit_in_words(leaving.code, leaving.out_of_memory and not worker.doomed)
-    if worker.doomed and leaving.code < 0:
-        words = f"{words.removesuffix(' (perhaps out of memory)')} by the master"
+    words = (
+        policy.exit_by_the_master(leaving.code)
+        if worker.doomed
+        else policy.exit_in_words(leaving.code, leaving.out_of_memory)
+    )
     born = worker.ready_at if worker.ready_at is not None else worker.since
     age = policy.age_in_words(now - born)
     return f"{words} (worker={worker.slot} gen={worker.generation} age={age} requests={leaving.requests})"

@@ -91,10 +91,7 @@ def _load(server: Server | None, title: str) -> int | None:
             server.config.load()
             server.config.get_loop_factory()
     except SystemExit as exc:
-        if exc.code is None or isinstance(exc.code, int):
-            return exc.code or 0
-        logger.error("%s", exc.code)
-        return 1
+        return process.exit_code_of(exc)
     except BaseException as exc:
         logger.error('Error loading ASGI app "%s".', title, exc_info=(type(exc), exc, own_traceback(exc)))
         return STARTUP_FAILURE

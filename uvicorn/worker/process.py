@@ -90,10 +90,7 @@ def _serve(start: WorkerStart, server: Server | None, hooks: WorkerHooks) -> int
                 server.config.load()
         start.target(start.sockets)
     except SystemExit as exc:
-        if exc.code is None or isinstance(exc.code, int):
-            return exc.code or 0
-        logger.error("%s", exc.code)
-        return 1
+        return exit_code_of(exc)
     except BaseException as exc:
         name = start.title
         text = (
@@ -106,6 +103,14 @@ def _serve(start: WorkerStart, server: Server | None, hooks: WorkerHooks) -> int
     if server is None or server.started or server.force_exit or start.row[Cell.DRAIN]:
         return 0
     return STARTUP_FAILURE
+
+
+def exit_code_of(exc: SystemExit) -> int:
+    """What the interpreter would exit with; a text, which it would print, goes to the log."""
+    if exc.code is None or isinstance(exc.code, int):
+        return exc.code or 0
+    logger.error("%s", exc.code)
+    return 1
 
 
 def _set_up_process(start: WorkerStart, server: Server | None, preloaded: Mapping[int, Any]) -> None:

@@ -677,7 +677,8 @@ class HTTPConnection(asyncio.Protocol):
     def _look_at_peers(self) -> None:
         # As the transport has it: asking the socket as `get_remote_addr` does costs 3 us more on uvloop.
         name = self.transport.get_extra_info("peername")
-        self._client = name[:2] if type(name) is tuple else get_remote_addr(self.transport)
+        known = type(name) is tuple and type(name[0]) is str  # else perhaps no address of the internet
+        self._client = name[:2] if known else get_remote_addr(self.transport)
         self._server = self.server_state.address or get_local_addr(self.transport)
         if is_ssl(self.transport):
             self.scheme = "https"

@@ -12,6 +12,8 @@ import re
 from functools import lru_cache
 from typing import NamedTuple
 
+from uvicorn.middleware.proxy_headers import FORWARDED
+
 # RFC 9110 5.6.2, used for connection options and codings.
 TOKEN = re.compile(rb"[!#$%&'*+\-.^_`|~0-9A-Za-z]+\Z")
 # RFC 9112 3.2 with RFC 3986 3.2.2: host [":" port]; the host may be empty, an IPv6 literal stands in brackets.
@@ -32,9 +34,6 @@ _NO_OPTIONS: frozenset[bytes] = frozenset()
 
 # RFC 9110 6.5.1: a trailer must not say where a message ends or whether the connection goes on.
 FORBIDDEN_TRAILERS = frozenset((b"content-length", b"transfer-encoding", b"connection"))
-
-# What a proxy says about the client it asks for.
-FORWARDED = frozenset((b"x-forwarded-for", b"x-forwarded-proto"))
 
 
 class Refused(Exception):

@@ -15,7 +15,7 @@ import re
 from functools import lru_cache
 from urllib.parse import unquote
 
-from uvicorn.protocols.http._head import FORWARDED
+from uvicorn.middleware.proxy_headers import FORWARDED
 
 # Longer sections and request lines are parsed each time; that bounds what is kept.
 MAX_SECTION = 4096
