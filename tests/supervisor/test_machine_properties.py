@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 from dataclasses import asdict
+from typing import Any, get_args
 
+import pytest
 from hypothesis import HealthCheck, settings
 from hypothesis import Phase as Search
 from hypothesis import strategies as st
@@ -20,6 +22,7 @@ from tests.supervisor.service import Child, FakeMold, Service
 from uvicorn.supervisor import events
 from uvicorn.supervisor.actions import Abandon, TellToDrain
 from uvicorn.supervisor.events import PoolSpec
+from uvicorn.supervisor.machine import Machine
 from uvicorn.supervisor.pool import Stage
 from uvicorn.supervisor.settle import RULES
 from uvicorn.supervisor.state import ABORT_GRACE, Phase
@@ -37,14 +40,51 @@ SPECS = st.builds(
 )
 
 
+# About workers, settings and commands that the machine does not know, or no longer.
+STRAY = 999
+STRAYS: st.SearchStrategy[Any] = st.sampled_from(
+    [
+        events.Spawned(STRAY, 99999),
+        events.SpawnFailed(STRAY, "no memory"),
+        events.Ready(STRAY),
+        events.RecycleWanted(STRAY, "limit"),
+        events.Complained(STRAY, "no such module"),
+        events.StoppedAccepting(STRAY),
+        events.Exited(99999, 1),
+        events.HealthRead((events.Reading(STRAY, 0.0, 0.0),)),
+        events.Inspected(STRAY, True),
+        events.SettingsLoaded(0, PoolSpec(size=1)),
+        events.SettingsRejected(0, "late"),
+        events.Reported(STRAY, "here"),
+    ]
+)
+# What cannot come: the loop begins once, and the trial of an upgrade answers at once.
+NEVER = {
+    (events.Start, Phase.LINGERING),
+    (events.Start, Phase.STOPPING),
+    (events.TrialStarted, Phase.LINGERING),
+    (events.TrialStarted, Phase.STOPPING),
+    (events.TrialFailed, Phase.LINGERING),
+    (events.TrialFailed, Phase.STOPPING),
+}
+
+
 class AnyService(RuleBasedStateMachine):
     """Anything happens to a service at any time."""
 
-    @initialize(spec=SPECS)
-    def start(self, spec: PoolSpec) -> None:
+    @initialize(
+        spec=SPECS, begins=st.sampled_from(["", "", "", "serving", "stopping", "lingering", "lingering"])
+    )
+    def start(self, spec: PoolSpec, begins: str) -> None:
         self.commands = 0
-        self.service = Service(**asdict(spec))
+        changes = {"shutdown_delay": 60.0} if begins == "lingering" else {}
+        self.service = Service(**(asdict(spec) | changes))
         self.service.do(events.Start())
+        if begins:
+            self.service.all_ready()
+        if begins in ("stopping", "lingering"):
+            self.service.stop_requested = True
+            self.service.do(events.StopRequested("SIGTERM"))
 
     def pick(self, data: st.DataObject, **conditions: bool) -> Child | None:
         found = [
@@ -78,6 +118,11 @@ class AnyService(RuleBasedStateMachine):
     @rule()
     def those_who_are_told_to_leave(self) -> None:
         self.service.leave_all_told()
+
+    @rule(data=st.data())
+    def one_complains(self, data: st.DataObject) -> None:
+        if child := self.pick(data):
+            self.service.do(events.Complained(child.wid, "no such module"))
 
     @rule(data=st.data())
     def one_stops_accepting(self, data: st.DataObject) -> None:
@@ -136,6 +181,11 @@ class AnyService(RuleBasedStateMachine):
         if settings_are == "wrong" and any(isinstance(action, Abandon) for action in actions):
             # An abandoned generation leaves the current one untouched.
             assert not current & {action.wid for action in actions if isinstance(action, TellToDrain)}
+
+    @rule(stray=st.lists(STRAYS, min_size=1, max_size=6))
+    def stray_events_come(self, stray: list[Any]) -> None:
+        for event in stray:
+            self.service.do(event)
 
     @rule(step=st.sampled_from([1, -1]))
     def scale(self, step: int) -> None:
@@ -306,11 +356,19 @@ class AnyService(RuleBasedStateMachine):
             assert service.now - began <= service.state.spec.shutdown_delay + drain + ABORT_GRACE + 1
 
 
-def test_any_sequence_of_events() -> None:
+def test_any_sequence_of_events(monkeypatch: pytest.MonkeyPatch) -> None:
+    met: set[tuple[type[Any], Phase]] = set()
+    step = Machine.step
+
+    def watched(machine: Machine, now: float, event: Any) -> Any:
+        met.add((type(event), machine.state.phase))
+        return step(machine, now, event)
+
+    monkeypatch.setattr(Machine, "step", watched)
     run_state_machine_as_test(
         AnyService,
         settings=settings(
-            max_examples=150,
+            max_examples=250,
             stateful_step_count=40,
             deadline=None,
             derandomize=True,
@@ -320,3 +378,8 @@ def test_any_sequence_of_events() -> None:
             suppress_health_check=list(HealthCheck),
         ),
     )
+    # Each kind of event has come in each phase in which it can.
+    phases = [phase for phase in Phase if phase is not Phase.EXITED]
+    every = {(kind, phase) for kind in get_args(events.Event) for phase in phases}
+    missed = every - met - NEVER
+    assert sorted(f"{kind.__name__} in {phase.value}" for kind, phase in missed) == []

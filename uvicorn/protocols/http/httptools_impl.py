@@ -227,9 +227,10 @@ class HttpToolsCodec:
         # llhttp takes a request with Upgrade for the end of HTTP and skips its body. Nobody here takes the upgrade,
         # so it is an ordinary request (RFC 9110 7.8): a fresh parser gets a head with the same framing, silently,
         # and then the bytes behind it.
-        framing = (b"content-length", b"transfer-encoding", b"connection")
+        framing = (b"content-length", b"transfer-encoding")
         lines = [b"%b: %b\r\n" % field for field in self._headers if field[0] in framing]
-        lines = [line for line in lines if not line.startswith(b"connection") or b"close" in line.lower()]
+        if not self._connection.client_goes_on:
+            lines.append(b"connection: close\r\n")  # and nothing behind its body is looked at
         self._headers = []
         self._parser = httptools.HttpRequestParser(self)
         self._priming = True
