@@ -35,6 +35,7 @@ from uvicorn._sockets import (
     take_passed,
 )
 from uvicorn.config import STARTUP_FAILURE, Config
+from uvicorn.loops.shortage import hand_back, handle_shortage
 from uvicorn.protocols._access import BatchedAccessLog
 from uvicorn.protocols._context import NEVER
 from uvicorn.protocols._state import ServerState
@@ -285,6 +286,7 @@ class Server:
         self.server_state.draining = False
         self.server_state.address = only_address(self.servers)
         self.server_state.connection_limit = self.config.limit_connections or connections_at_most()
+        handle_shortage(self._loop)
         self._start_ticking()
         self.started = True
         self.hooks.started(self)
@@ -395,9 +397,13 @@ class Server:
                 connection.expire(now)
             except Exception:
                 logger.exception("A connection's deadline could not be handled.")
-        self.hooks.tick(self, now)
-        if self.config.callback_notify is not None:
-            self._notify(now)
+        try:
+            self.hooks.tick(self, now)
+            if self.config.callback_notify is not None:
+                self._notify(now)
+        except Exception:
+            # Everything hangs on the next tick: deadlines, health, the Date header.
+            logger.exception("A tick of the server has failed.")
         # Ticks fall just behind the full second, where the Date header changes.
         period = min(self._tick_period, DRAIN_POLL) if state.draining else self._tick_period
         delay = period - wall % period + 0.001
@@ -447,6 +453,7 @@ class Server:
             self._ticker.cancel()
         self.flush_access_log()
         state.on_emptied = None
+        hand_back(self._loop)
         self.hooks.finished(self)
 
     def _drain_connections(self, final: bool) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import os
 import random
@@ -158,7 +159,8 @@ class WorkerHooks(ServerHooks):
         row[Cell.WEBSOCKETS] = state.websockets
         row[Cell.LOOP_LAG] = int(server.lag * 1_000_000)
         row[Cell.CPU] = time.process_time_ns() // 1000
-        row[Cell.RSS] = self._process.memory_info().rss
+        with contextlib.suppress(OSError):  # reading takes a descriptor, and there may be none
+            row[Cell.RSS] = self._process.memory_info().rss
 
     def request_limit_reached(self, server: Server, limit: int) -> None:
         logger.warning("Maximum request limit of %d exceeded. Terminating process.", limit)

@@ -25,7 +25,7 @@ _STATUSES = {
 }
 # How the request lines end that llhttp gives the version 1.0. Those of RTSP and ICE are no HTTP.
 _HTTP10 = b" HTTP/1.0\r\n"
-_NO_HTTP = (b" RTSP/1.0\r\n", b" ICE/1.0\r\n")
+_LINE_ENDS = (_HTTP10, b" RTSP/1.0\r\n", b" ICE/1.0\r\n")
 # So much of the target tells a request line from what else is in the same packets.
 _TARGET_END = 16
 
@@ -44,6 +44,7 @@ class HttpToolsCodec:
         "_headers",
         "_in_head",
         "_kept",
+        "_looked_to",
         "_parser",
         "_priming",
         "_refused",
@@ -73,6 +74,7 @@ class HttpToolsCodec:
         self._refused: Refused | None = None  # in a callback
         self._data = b""  # what the parser is looking at
         self._tail = b""  # the end of what it saw of an incomplete head
+        self._looked_to = 0  # up to here the bytes have been asked for the version of a head
         self._says_http10 = False  # that head has an HTTP/1.0 request line
 
     def feed(self, data: bytes) -> None:
@@ -83,6 +85,7 @@ class HttpToolsCodec:
             return
         self._fed += len(data)
         self._data = data
+        self._looked_to = 0
         behind_upgrade = -1
         try:
             self._parser.feed_data(data)
@@ -121,15 +124,27 @@ class HttpToolsCodec:
             self._feed_in_slices(b"")
 
     def _note_version(self) -> None:
+        if self._says_http10:
+            return
         seen = self._tail + self._data
-        self._says_http10 = self._says_http10 or _HTTP10 in seen
-        # Another request may come in the same packet, so it is not enough that the right line is somewhere.
-        target = self._url[-_TARGET_END:]
-        for line_end in _NO_HTTP:
-            before = seen.split(line_end)[:-1]
-            if any(part.rstrip(b" ").endswith(target) for part in before):
+        # Other requests may come in the same packet: it is the first line with this target, behind those that have
+        # been looked at.
+        found = [(at, end) for end in _LINE_ENDS if (at := self._find_line_end(seen, end)) >= 0]
+        if found:
+            at, end = min(found)
+            if end != _HTTP10:
                 raise Refused(400, "not HTTP")
-        self._tail = seen[-_TARGET_END - len(_NO_HTTP[0]) :]
+            self._says_http10 = True
+            self._looked_to = at + len(end) - len(self._tail)
+        self._tail = seen[-_TARGET_END - len(_LINE_ENDS[1]) :]
+
+    def _find_line_end(self, seen: bytes, end: bytes) -> int:
+        target = self._url[-_TARGET_END:]
+        at = self._looked_to - 1
+        while (at := seen.find(end, at + 1)) >= 0:
+            if seen[:at].rstrip(b" ").endswith(target):
+                break
+        return at
 
     def _check_version(self) -> None:
         # llhttp takes the request lines of RTSP and ICE as well, which have version 1.0, and does not tell.
