@@ -19,13 +19,14 @@ JOBS ?= 4
 SECONDS ?= 60
 TARGETS ?= http websockets yaml
 
-.PHONY: help serve test check fuzz format generate clean
+.PHONY: help serve test check fuzz audit format generate clean
 
 help:
 	@echo "make serve     run examples/ under a master with two workers"
 	@echo "make test      run all tests"
 	@echo "make check     lint, formatting, types, import contracts, generated files"
 	@echo "make fuzz      fuzz what reads bytes of others, SECONDS=60 for each target; needs atheris"
+	@echo "make audit     look for published weaknesses of what is installed; needs the network"
 	@echo "make format    format the code"
 	@echo "make generate  write docs/settings.md and the JSON Schema again"
 	@echo "make clean     remove .venv and caches"
@@ -85,6 +86,10 @@ fuzz: $(VENV)/.fuzz
 		echo "Fuzzing $$target for $(SECONDS) seconds ..."; \
 		nice -n 19 $(BIN)/python -m tests.fuzz $$target --seconds $(SECONDS) || exit 1; \
 	done
+
+audit: $(VENV)/.serve
+	@$(PIP) install --group audit
+	$(BIN)/pip-audit --local --skip-editable
 
 format: $(VENV)/.check
 	$(BIN)/ruff check --fix .

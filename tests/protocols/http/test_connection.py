@@ -1475,6 +1475,24 @@ def test_head_that_is_dripped_gets_408_at_its_first_deadline(protocol_class: Any
     play(main)
 
 
+@pytest.mark.parametrize(
+    ("sent", "what"), [(b"GET / HTTP/1.1\r\n", "head"), (POST_5, "body")], ids=["head", "body"]
+)
+def test_client_that_is_late_is_one_line(protocol_class: Any, log: Log, sent: bytes, what: str) -> None:
+    async def main() -> None:
+        protocol = swept(protocol_class, Answer(reads=True))
+        protocol.data_received(sent)
+        await settle()
+        at(protocol, NOW + 60)
+        assert statuses(protocol.transport) == [408]
+        assert log.messages == [f"127.0.0.1:4321: request {what} not complete in time."]
+        assert log.records[0].levelno == logging.INFO
+        protocol.connection_lost(None)
+        await settle()
+
+    play(main)
+
+
 def test_empty_lines_do_not_hold_a_connection(protocol_class: Any) -> None:
     protocol = swept(protocol_class, Answer())
     for second in range(59):

@@ -240,7 +240,9 @@ def test_invalid_handshake_is_refused(
         assert peer.state.connections == set()
 
     run(test)
-    assert messages(error_log) == [f"WARNING Invalid WebSocket handshake received. ({reason})"]
+    assert messages(error_log) == [
+        f"WARNING Invalid WebSocket handshake received. (127.0.0.1:4321: {reason})"
+    ]
 
 
 @pytest.mark.parametrize("ws", CLASSES)

@@ -570,7 +570,7 @@ class HTTPConnection(asyncio.Protocol):
                 self._expire_body()
             self._awaits_body = False
         elif self._head_pending:
-            self._write_refusal(Refused(408, "request head not complete in time"))
+            self._refuse_late("request head not complete in time")
         else:
             self.close()
 
@@ -593,9 +593,13 @@ class HTTPConnection(asyncio.Protocol):
         self._receiving = None
         cycle.disconnect()
         if waiting:
-            self._write_refusal(Refused(408, "request body not complete in time"))
+            self._refuse_late("request body not complete in time")
         else:
             self.close()
+
+    def _refuse_late(self, reason: str) -> None:
+        self.logger.info("%s: %s.", self._peer_text(), reason)
+        self._write_refusal(Refused(408, reason))
 
     def timeout_keep_alive_handler(self) -> None:
         """The keep-alive timeout where no server sweeps."""

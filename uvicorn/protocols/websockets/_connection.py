@@ -10,6 +10,7 @@ import asyncio
 from typing import Any, ClassVar
 
 from uvicorn.logging import TRACE_LOG_LEVEL
+from uvicorn.protocols._access import client_text
 from uvicorn.protocols._context import NEVER, ProtocolConfig
 from uvicorn.protocols._flow import FlowControl
 from uvicorn.protocols._refusals import refusal
@@ -279,7 +280,8 @@ class WebSocketConnection(TakesUpgrade):
     def _refuse_handshake(self, exc: BadHandshake) -> None:
         self._closing = True
         self._held = b""
-        self.logger.warning("Invalid WebSocket handshake received. (%s)", exc.text)
+        peer = client_text(get_remote_addr(self.transport)) or "peer without address"
+        self.logger.warning("Invalid WebSocket handshake received. (%s: %s)", peer, exc.text)
         status, response = refused_handshake(exc, self.explains_refusals, self.context.default_lines())
         self.server_state.statuses[status] += 1
         self.transport.write(response)
