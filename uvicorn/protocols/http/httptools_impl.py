@@ -44,11 +44,11 @@ class HttpToolsCodec:
         "_headers",
         "_in_head",
         "_kept",
+        "_line_end",
         "_looked_to",
         "_parser",
         "_priming",
         "_refused",
-        "_says_http10",
         "_smallest_limit",
         "_tail",
         "_upgrading",
@@ -75,7 +75,7 @@ class HttpToolsCodec:
         self._data = b""  # what the parser is looking at
         self._tail = b""  # the end of what it saw of an incomplete head
         self._looked_to = 0  # up to here the bytes have been asked for the version of a head
-        self._says_http10 = False  # that head has an HTTP/1.0 request line
+        self._line_end = b""  # how its request line ends, where that is one of version 1.0
 
     def feed(self, data: bytes) -> None:
         if (len(data) > SLICE and self._in_head) or self._kept:
@@ -124,18 +124,15 @@ class HttpToolsCodec:
             self._feed_in_slices(b"")
 
     def _note_version(self) -> None:
-        if self._says_http10:
+        if self._line_end:
             return
         seen = self._tail + self._data
         # Other requests may come in the same packet: it is the first line with this target, behind those that have
         # been looked at.
         found = [(at, end) for end in _LINE_ENDS if (at := self._find_line_end(seen, end)) >= 0]
         if found:
-            at, end = min(found)
-            if end != _HTTP10:
-                raise Refused(400, "not HTTP")
-            self._says_http10 = True
-            self._looked_to = at + len(end) - len(self._tail)
+            at, self._line_end = min(found)
+            self._looked_to = at + len(self._line_end) - len(self._tail)
         self._tail = seen[-_TARGET_END - len(_LINE_ENDS[1]) :]
 
     def _find_line_end(self, seen: bytes, end: bytes) -> int:
@@ -149,7 +146,7 @@ class HttpToolsCodec:
     def _check_version(self) -> None:
         # llhttp takes the request lines of RTSP and ICE as well, which have version 1.0, and does not tell.
         self._note_version()
-        if not self._says_http10:
+        if self._line_end != _HTTP10:
             raise Refused(400, "not HTTP")
 
     def _check_limits(self) -> None:
@@ -201,7 +198,7 @@ class HttpToolsCodec:
             if self._tail:  # the head came in several packets
                 self._check_head_size(0)
                 self._tail = b""
-                self._says_http10 = False
+                self._line_end = b""
             elif len(self._data) > self._head_limit:
                 self._check_head_size(0)
             self._in_head = False
