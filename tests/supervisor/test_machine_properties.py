@@ -42,22 +42,21 @@ SPECS = st.builds(
 
 # About workers, settings and commands that the machine does not know, or no longer.
 STRAY = 999
-STRAYS: st.SearchStrategy[Any] = st.sampled_from(
-    [
-        events.Spawned(STRAY, 99999),
-        events.SpawnFailed(STRAY, "no memory"),
-        events.Ready(STRAY),
-        events.RecycleWanted(STRAY, "limit"),
-        events.Complained(STRAY, "no such module"),
-        events.StoppedAccepting(STRAY),
-        events.Exited(99999, 1),
-        events.HealthRead((events.Reading(STRAY, 0.0, 0.0),)),
-        events.Inspected(STRAY, True),
-        events.SettingsLoaded(0, PoolSpec(size=1)),
-        events.SettingsRejected(0, "late"),
-        events.Reported(STRAY, "here"),
-    ]
-)
+STRAYS: list[Any] = [
+    events.Spawned(STRAY, 99999),
+    events.SpawnFailed(STRAY, "no memory"),
+    events.Ready(STRAY),
+    events.RecycleWanted(STRAY, "limit"),
+    events.Complained(STRAY, "no such module"),
+    events.StoppedAccepting(STRAY),
+    events.Exited(99999, 1),
+    events.HealthRead((events.Reading(STRAY, 0.0, 0.0),)),
+    events.Inspected(STRAY, True),
+    events.SettingsLoaded(0, PoolSpec(size=1)),
+    events.SettingsRejected(0, "late"),
+    events.Reported(STRAY, "here"),
+]
+VERBS = ["reload", "upgrade", "reopen", "resize", "restart", "dump"]
 # What cannot come: the loop begins once, and the trial of an upgrade answers at once.
 NEVER = {
     (events.Start, Phase.LINGERING),
@@ -182,7 +181,7 @@ class AnyService(RuleBasedStateMachine):
             # An abandoned generation leaves the current one untouched.
             assert not current & {action.wid for action in actions if isinstance(action, TellToDrain)}
 
-    @rule(stray=st.lists(STRAYS, min_size=1, max_size=6))
+    @rule(stray=st.permutations(STRAYS))
     def stray_events_come(self, stray: list[Any]) -> None:
         for event in stray:
             self.service.do(event)
@@ -218,11 +217,19 @@ class AnyService(RuleBasedStateMachine):
     # --- what people do by number --------------------------------------------------------------
 
     @rule(
-        verb=st.sampled_from(["reload", "upgrade", "reopen", "resize", "restart", "dump"]),
+        verb=st.sampled_from(VERBS),
         argument=st.integers(0, 6),
         settings_are=st.one_of(SPECS, st.just("wrong")),
     )
     def command(self, verb: str, argument: int, settings_are: PoolSpec | str) -> None:
+        self.ask(verb, argument, settings_are)
+
+    @rule(verbs=st.permutations(VERBS), argument=st.integers(0, 6))
+    def all_commands_at_once(self, verbs: list[str], argument: int) -> None:
+        for verb in verbs:
+            self.ask(verb, argument, "wrong")
+
+    def ask(self, verb: str, argument: int, settings_are: PoolSpec | str) -> None:
         self.commands += 1
         number = self.commands
         self.service.settings = settings_are
