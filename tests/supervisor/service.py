@@ -422,7 +422,9 @@ class Service:
         assert {worker.wid for worker in state.pool if worker.pid is not None} <= set(self.children)
         for mold in state.pool.molds.values():
             assert mold.pid is None or self.molds[mold.mid].pid == mold.pid
-            if mold.stage in (Stage.DRAINING, Stage.ABORTING, Stage.KILLED) or self.molds[mold.mid].asked:
+            # It may be that the news of a fork that has failed is still on its way.
+            asked = mold.pid is not None and self.molds[mold.mid].asked
+            if mold.stage in (Stage.DRAINING, Stage.ABORTING, Stage.KILLED) or asked:
                 assert mold.deadline < NEVER
             if mold.stage is Stage.STARTING and mold.spec.startup:
                 assert mold.deadline < NEVER

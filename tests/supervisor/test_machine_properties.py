@@ -55,6 +55,10 @@ STRAYS: list[Any] = [
     events.SettingsLoaded(0, PoolSpec(size=1)),
     events.SettingsRejected(0, "late"),
     events.Reported(STRAY, "here"),
+    events.MoldSpawned(STRAY, 99998),
+    events.MoldSpawnFailed(STRAY, "no memory"),
+    events.MoldLoaded(STRAY, 1_000_000),
+    events.MoldComplained(STRAY, "no such module"),
 ]
 VERBS = ["reload", "upgrade", "reopen", "resize", "restart", "dump"]
 # What cannot come: the loop begins once, and the trial of an upgrade answers at once.
@@ -156,6 +160,11 @@ class AnyService(RuleBasedStateMachine):
     def one_mold_dies(self, data: st.DataObject, code: int, out_of_memory: bool) -> None:
         if mold := self.pick_mold(data):
             self.service.exit_mold(mold.mid, code, out_of_memory)
+
+    @rule(data=st.data())
+    def one_mold_complains(self, data: st.DataObject) -> None:
+        if mold := self.pick_mold(data):
+            self.service.do(events.MoldComplained(mold.mid, "no such module"))
 
     @rule(data=st.data(), is_slow=st.booleans())
     def one_mold_becomes_slow_or_answers(self, data: st.DataObject, is_slow: bool) -> None:
