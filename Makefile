@@ -68,7 +68,7 @@ serve: $(VENV)/.serve
 	@echo "  Settings           examples/uvicorn.yaml; all of them: .venv/bin/uvicorn --help"
 	@echo "  Stop               Ctrl-C"
 	@echo
-	@exec $(BIN)/uvicorn --config examples/uvicorn.yaml
+	@UVICORN_USER=$$(id -u) exec $(BIN)/uvicorn --config examples/uvicorn.yaml
 
 test: $(VENV)/.test
 	@echo "Running the tests ..."

@@ -18,14 +18,16 @@ from click.testing import CliRunner
 
 import uvicorn
 from uvicorn import compose
+from uvicorn._pidfile import PidFile, PidFileError
 from uvicorn._sockets import Address, Listener
 from uvicorn.compose import Invocation, Multiprocess, SingleProcessHooks, invoked, plan_from, serve_alone
 from uvicorn.config import Config
 from uvicorn.server import Server, ServerHooks
-from uvicorn.settings.layers import Problem, SettingsError
+from uvicorn.settings.layers import Problem, Resolved, SettingsError
+from uvicorn.settings.table import OPTIONS
 from uvicorn.supervisor.listeners import Key
 from uvicorn.supervisor.plan import Plan, PlanRejected
-from uvicorn.supervisor.upgrade import HANDOVER_FD
+from uvicorn.supervisor.upgrade import HANDOVER_FD, HandedPidFile, Handover
 
 Records = list[logging.LogRecord]
 
@@ -397,6 +399,7 @@ def test_reload_under_the_command_takes_what_is_on_disk_by_then(
 ) -> None:
     env_file, config_file = tmp_path / ".env", tmp_path / "uvicorn.yaml"
     env_file.write_text("SAMPLE=old\n")
+    monkeypatch.setattr(compose, "is_root", lambda: False)
     values = {"app": APP, "workers": 2, "port": 0, "env_file": str(env_file)}
     config_file.write_text(yaml.safe_dump(values))
     plans: list[Plan] = []
@@ -459,3 +462,109 @@ def test_a_single_process_says_that_it_has_no_control(
     monkeypatch.setattr(Server, "run", lambda self: None)
     serve_alone(Server(quiet(admin="127.0.0.1:0")))
     assert error_log[-1].getMessage().startswith("control_socket and admin need a master")
+
+
+# --- whom workers run as -----------------------------------------------------------------------
+
+
+def given(**values: Any) -> Resolved:
+    return Resolved(
+        {option.name: values.get(option.name, option.default) for option in OPTIONS},
+        {option.name: option.name if option.name in values else "default" for option in OPTIONS},
+    )
+
+
+def problems_of(**values: Any) -> list[str]:
+    return [str(each) for each in compose.privilege_problems(given(**values))]
+
+
+@pytest.mark.parametrize("root", [True, False])
+@pytest.mark.parametrize("manager", [True, False])
+@pytest.mark.parametrize("config", [True, False])
+def test_root_has_to_be_named_where_somebody_has_set_the_workers_up(
+    root: bool, manager: bool, config: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(compose, "is_root", lambda: root)
+    monkeypatch.delenv("NOTIFY_SOCKET", raising=False)
+    if manager:
+        monkeypatch.setenv("NOTIFY_SOCKET", "/run/systemd/notify")
+    file: dict[str, Any] = {"config": "uvicorn.yaml"} if config else {}
+    found = compose.root_problems(given(workers=2, **file))
+    if root and (manager or config):
+        (problem,) = found
+        by = "a configuration file" if config else "a service manager (NOTIFY_SOCKET)"
+        assert str(problem).startswith(
+            f"user: is not given, and workers that are set up by {by} do not run as root"
+        )
+    else:
+        assert found == []
+    assert compose.root_problems(given(**file)) == []  # one process without a master
+    assert compose.root_problems(given(workers=2, reload=True, **file)) == []
+    assert compose.root_problems(given(workers=2, user="root", **file)) == []
+
+
+def test_a_user_that_there_is_not_is_told_where_it_stands() -> None:
+    assert problems_of(workers=2, user="no-such-user") == ["user: user: there is no user 'no-such-user'."]
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root can become somebody else")
+@pytest.mark.parametrize("name", ["user", "group"])
+def test_another_user_needs_a_master(name: str) -> None:
+    other = {"user": "nobody", "group": 12345}[name]
+    expected = [f"{name}: {name}: needs a master: give 'workers' as well (1 is enough)."]
+    assert problems_of(**{name: other}) == expected
+    assert problems_of(**{name: other}, workers=1) == []
+
+
+@pytest.mark.parametrize(("user", "lines"), [(None, 1), (0, 0)])
+def test_root_without_a_name_is_warned_of(
+    user: int | None, lines: int, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr(compose, "is_root", lambda: True)
+    with caplog.at_level(logging.WARNING, "uvicorn.error"):
+        compose.warn_of_root(quiet(workers=2, user=user))
+    assert len(caplog.records) == lines
+
+
+# --- the pid file over an upgrade --------------------------------------------------------------
+
+
+def handed(pid_file: PidFile | None) -> Handover:
+    given = HandedPidFile(pid_file.path, pid_file.fileno()) if pid_file is not None else None
+    return Handover(1, 1, -1, pid_file=given)
+
+
+def test_the_pid_file_is_taken_over_with_its_lock(tmp_path: Path) -> None:
+    before = PidFile(tmp_path / "pid")
+    before.acquire()
+    after = compose.pid_file_of(before.path, handed(before))
+    assert after.fileno() == before.fileno()
+    after.release()
+    assert not (tmp_path / "pid").exists()
+
+
+def test_another_pid_file_takes_the_place_of_the_one_before(tmp_path: Path) -> None:
+    before = PidFile(tmp_path / "old")
+    before.acquire()
+    after = compose.pid_file_of(str(tmp_path / "new"), handed(before))
+    assert [each.name for each in tmp_path.iterdir()] == ["new"]
+    after.release()
+
+
+def test_a_pid_file_that_cannot_be_had_leaves_the_one_before(tmp_path: Path) -> None:
+    before = PidFile(tmp_path / "old")
+    before.acquire()
+    missing = str(tmp_path / "missing" / "pid")
+    after = compose.pid_file_of(missing, handed(before))
+    assert after.path == before.path
+    after.release()
+    with pytest.raises(PidFileError, match="No such file"):
+        compose.pid_file_of(missing, None)
+
+
+def test_no_pid_file_any_more(tmp_path: Path) -> None:
+    before = PidFile(tmp_path / "old")
+    before.acquire()
+    assert compose.pid_file_of(None, handed(before)).fileno() == -1
+    assert list(tmp_path.iterdir()) == []
+    assert compose.pid_file_of(None, handed(None)).fileno() == -1

@@ -5,7 +5,9 @@ from __future__ import annotations
 import json
 import logging
 import logging.config
+import logging.handlers
 import os
+import stat
 from configparser import RawConfigParser
 from typing import IO, Any
 
@@ -116,40 +118,80 @@ def _apply(log_config: Any, use_colors: bool | None) -> None:
         logging.config.fileConfig(log_config, disable_existing_loggers=False)
 
 
-def reopen_or_complain() -> None:
-    """As `reopen_files`, for who goes on in any case: what cannot be opened is an error in the log."""
+def reopen_or_complain(owner: int | None = None) -> None:
+    """As `reopen_files`, for who goes on in any case: what cannot be opened is an error in the log.
+
+    Args:
+        owner: Whom the files are given to; None for nobody.
+    """
     try:
         reopen_files()
     except OSError as exc:
         logging.getLogger("uvicorn.error").error("A log file cannot be reopened: %s", exc)
+    if owner is not None:
+        give_files(owner)
 
 
 def reopen_files() -> int:
     """Open the files of all log handlers again, after they were renamed; return how many there are.
 
+    Never in a signal handler: it could come in the middle of a line, whose file would be closed under it.
+
     Raises:
         OSError: One cannot be opened; it goes on as it was, and all others are opened.
     """
-    loggers = [logging.getLogger(), *logging.root.manager.loggerDict.values()]
-    handlers = {
-        handler for logger in loggers if isinstance(logger, logging.Logger) for handler in logger.handlers
-    }
     count = 0
     problem: OSError | None = None
-    for handler in handlers:
-        if isinstance(handler, logging.FileHandler):
-            handler.acquire()
-            try:
-                # Opened first: where that fails, the old file goes on.
-                stream = handler._open()  # noqa: SLF001 - the documented way to open the handler's file
-                previous, handler.stream = handler.stream, stream
-                if previous is not None:
-                    previous.close()
-            except OSError as exc:
-                problem = exc
-            finally:
-                handler.release()
-            count += 1
+    for handler in _file_handlers():
+        handler.acquire()
+        mode = handler.mode
+        try:
+            # Where each process opened its file with "w", it would cut off what its siblings have written meanwhile.
+            handler.mode = mode.replace("w", "a").replace("x", "a")
+            # Opened first: where that fails, the old file goes on.
+            stream = handler._open()  # noqa: SLF001 - the documented way to open the handler's file
+            previous, handler.stream = handler.stream, stream
+            if isinstance(handler, logging.handlers.WatchedFileHandler):
+                handler._statstream()  # noqa: SLF001 - else it would take its own new file for a strange one
+            if previous is not None:
+                previous.close()
+        except OSError as exc:
+            problem = exc
+        finally:
+            handler.mode = mode
+            handler.release()
+        count += 1
     if problem is not None:
         raise problem
     return count
+
+
+def give_files(owner: int) -> None:
+    """Give the log files to the user who writes them, so that its processes can open them again after a rotation."""
+    for handler in _file_handlers():
+        try:
+            _give(handler, owner)
+        except OSError as exc:
+            logging.getLogger("uvicorn.error").warning(
+                "The log file %s cannot be given to user %d: %s", handler.baseFilename, owner, exc
+            )
+
+
+def _give(handler: logging.FileHandler, owner: int) -> None:
+    if handler.stream is None:
+        # It opens its file with its first line, which may be a worker's: that one could not make it.
+        handler.stream = handler._open()  # noqa: SLF001 - see above
+    found = os.fstat(handler.stream.fileno())
+    if not stat.S_ISREG(found.st_mode) or found.st_uid == owner:
+        return
+    there = os.lstat(handler.baseFilename)
+    if (there.st_dev, there.st_ino) != (found.st_dev, found.st_ino) or found.st_nlink != 1:
+        # Whoever may write to the directory could have put any other file in its place.
+        raise OSError("it is a link")
+    os.fchown(handler.stream.fileno(), owner, -1)
+
+
+def _file_handlers() -> list[logging.FileHandler]:
+    """All of them, also those that other handlers write to."""
+    handlers = [reference() for reference in list(logging._handlerList)]  # type: ignore[attr-defined] # noqa: SLF001
+    return [each for each in handlers if isinstance(each, logging.FileHandler) and not each._closed]  # type: ignore[attr-defined] # noqa: SLF001

@@ -55,6 +55,27 @@ CONNECTION_SHARE = 0.9
 HAS_UNIX = hasattr(socket, "AF_UNIX")
 
 
+# What 0.37.0 gives the file of a UNIX socket.
+SOCKET_MODE = 0o666
+
+
+@dataclass(frozen=True, slots=True)
+class SocketRights:
+    """What becomes of the file of a UNIX socket that is made here.
+
+    Attributes:
+        uid, gid: Whose it is; None for who makes it.
+        mode: Who may connect; None for those of the file that was there before, else everybody.
+    """
+
+    uid: int | None = None
+    gid: int | None = None
+    mode: int | None = None
+
+
+USUAL_RIGHTS = SocketRights()
+
+
 class BindError(Exception):
     """A listening socket cannot be had; the text says which, why, and what to do."""
 
@@ -164,14 +185,18 @@ def remove_socket_file(path: str, inode: tuple[int, int]) -> None:
 
 
 def open_listener(
-    address: Address, backlog: int, reuse_port: bool = False, environ: MutableMapping[str, str] = os.environ
+    address: Address,
+    backlog: int,
+    reuse_port: bool = False,
+    environ: MutableMapping[str, str] = os.environ,
+    rights: SocketRights = SocketRights(),
 ) -> Listener:
     """A listening, inheritable socket for the address: the one that systemd has passed in for it, or a new one.
 
     Raises:
         BindError: It cannot be had.
     """
-    listener = bind_only(address, reuse_port, environ)
+    listener = bind_only(address, reuse_port, environ, rights)
     try:
         start_listening(listener.sock, backlog)
     except OSError as exc:
@@ -204,7 +229,10 @@ def start_listening(sock: socket.socket, backlog: int) -> None:
 
 
 def bind_only(
-    address: Address, reuse_port: bool = False, environ: MutableMapping[str, str] = os.environ
+    address: Address,
+    reuse_port: bool = False,
+    environ: MutableMapping[str, str] = os.environ,
+    rights: SocketRights = SocketRights(),
 ) -> Listener:
     """As `open_listener`, but the socket does not listen yet, unless it was passed in that way."""
     passed = take_passed(address, environ)
@@ -213,7 +241,7 @@ def bind_only(
     if address.kind == "tcp":
         return _bind_tcp(address, reuse_port)
     if address.kind == "unix":
-        return _bind_unix(address)
+        return _bind_unix(address, rights)
     if address.kind == "fd":
         return Listener(adopt_fd(address.fd), address, ours=False)
     names = [each.name for each in passed_sockets(environ) if not each.name.startswith(STORED)]
@@ -242,14 +270,23 @@ def _bind_tcp(address: Address, reuse_port: bool) -> Listener:
     return Listener(sock, address, ours=True)
 
 
-def _bind_unix(address: Address) -> Listener:
+def _bind_unix(address: Address, rights: SocketRights) -> Listener:
     if not HAS_UNIX:  # pragma: no cover - Windows only
         raise BindError("this system has no UNIX domain sockets.")
     path = address.name
     if path.startswith("@"):
         return Listener(_bound_unix("\0" + path[1:], None, address), address, ours=True)
-    sock = _bound_unix(path, _make_room(path), address)
-    return Listener(sock, address, ours=True, inode=inode_of(path))
+    before = _make_room(path)
+    sock = _bound_unix(path, before if rights.mode is None else rights.mode, address)
+    listener = Listener(sock, address, ours=True, inode=inode_of(path))
+    if rights.uid is not None or rights.gid is not None:
+        owner = [-1 if each is None else each for each in (rights.uid, rights.gid)]
+        try:
+            os.chown(path, *owner, follow_symlinks=False)
+        except OSError as exc:
+            listener.close()
+            raise BindError(f"cannot give unix:{path} to another user: {explain(exc)}") from exc
+    return listener
 
 
 def _bound_unix(path: str, mode: int | None, address: Address) -> socket.socket:
@@ -277,7 +314,7 @@ def _make_room(path: str) -> int:
     try:
         found = os.stat(path)
     except OSError:
-        return 0o666
+        return SOCKET_MODE
     if not stat.S_ISSOCK(found.st_mode):
         raise BindError(
             f"cannot bind to unix:{path}: there is a file that is no socket; remove it or take another path."

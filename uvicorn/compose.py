@@ -19,7 +19,10 @@ from typing import Any
 import setproctitle
 
 from uvicorn._compat import HAS_FORK
+from uvicorn._logconfig import give_files
 from uvicorn._logpipe import never_wait_for_readers
+from uvicorn._pidfile import PidFile, PidFileError
+from uvicorn._privileges import IdentityError, identity_of, is_root
 from uvicorn._sockets import (
     Address,
     BindError,
@@ -33,7 +36,7 @@ from uvicorn._tuning import freeze_heap
 from uvicorn.config import HTTP_PROTOCOLS, LIFESPAN, LOOP_FACTORIES, STARTUP_FAILURE, WS_PROTOCOLS, Config
 from uvicorn.importer import import_from_string
 from uvicorn.server import TICK, Server, ServerHooks
-from uvicorn.settings.layers import SettingsError
+from uvicorn.settings.layers import Problem, Resolved, SettingsError
 from uvicorn.supervisor.events import PoolSpec
 from uvicorn.supervisor.listeners import Key, ListenerSet, keys_for
 from uvicorn.supervisor.notify import Notifier, ServiceManager, watchdog_period
@@ -97,9 +100,15 @@ class SingleProcessHooks(ServerHooks):
     Args:
         environ: What systemd has told this process, taken out of the environment that the application sees; None
             where that is left alone.
+        pid_file: Where its process id is to be written, if anywhere.
     """
 
-    def __init__(self, environ: MutableMapping[str, str] | None = None) -> None:
+    def __init__(
+        self, environ: MutableMapping[str, str] | None = None, pid_file: PidFile | None = None
+    ) -> None:
+        self._pid_file = pid_file
+        # Whether the server stops at once, for what was missing when it had started.
+        self.failed = False
         self._environ = environ if environ is not None else os.environ
         told = environ or {}
         self._notifier = Notifier(told.get("NOTIFY_SOCKET", ""))
@@ -111,6 +120,12 @@ class SingleProcessHooks(ServerHooks):
         return self._environ
 
     def started(self, server: Server) -> None:
+        if self._pid_file is not None:
+            try:
+                self._pid_file.acquire()
+            except PidFileError as exc:
+                logger.error("%s", exc)
+                self.failed = server.should_exit = True
         settle_passed(self._environ)
         if HAS_FORK:  # where systemd can have passed one; no program that the application starts gets it
             for sock in [sock for listening in server.servers for sock in listening.sockets]:
@@ -128,6 +143,11 @@ class SingleProcessHooks(ServerHooks):
             self._watchdog_at = now + self._period
             self._notifier.send("WATCHDOG=1")
 
+    def finished(self, server: Server) -> None:
+        # What comes now is the signal that has stopped it, and ends the process.
+        if self._pid_file is not None:
+            self._pid_file.release()
+
     def shutdown_delay(self, server: Server) -> float:
         self._notifier.send("STOPPING=1", "STATUS=Stopping.")
         return super().shutdown_delay(server)
@@ -137,15 +157,21 @@ def serve_alone(server: Server) -> None:
     """Serve in this process until it is told to stop."""
     if server.config.control_socket is not None or server.config.admin is not None:
         logger.warning("control_socket and admin need a master, which there is with 'workers': not served.")
+    config = server.config
     never_wait_for_readers()
+    if config.umask is not None:
+        os.umask(config.umask)
+    pid_file = PidFile(config.pid_file) if config.pid_file is not None else None
     environ: dict[str, str] | None = None
     if _invocation.get() is not None:
         environ = dict(os.environ)
         for each in passed_sockets(environ):
             os.set_inheritable(each.fd, False)
         forget_systemd(os.environ)
-    server.hooks = SingleProcessHooks(environ)
+    hooks = server.hooks = SingleProcessHooks(environ, pid_file)
     server.run()
+    if hooks.failed:
+        sys.exit(STARTUP_FAILURE)
 
 
 def settle_passed(environ: MutableMapping[str, str]) -> None:
@@ -189,6 +215,7 @@ class Multiprocess:
         never_wait_for_readers()
         listeners = ListenerSet()
         manager = ServiceManager(os.environ)
+        pid_file = PidFile("")
         try:
             handover = upgrade.read(os.environ)
             plan = plan_from(self.config, self.target)
@@ -198,11 +225,13 @@ class Multiprocess:
                 # As long as systemd's variables are there.
                 manager.take_stored(listeners, plan, os.environ)
                 listeners.open(plan, plan.announce)
-        except (ValueError, BindError) as exc:
+            pid_file = pid_file_of(plan.pid_file, handover)
+        except (ValueError, BindError, PidFileError) as exc:
             logger.error("%s", exc)
             listeners.stop()
             self.exit_code = STARTUP_FAILURE
             return
+        warn_of_root(self.config)
         if handover is None:
             settle_passed(os.environ)
         forget_systemd(os.environ)
@@ -218,12 +247,83 @@ class Multiprocess:
             manager,
             control_process.main,
             mold.main,
+            pid_file,
         )
         try:
             self.exit_code = master.run(handover)
         except BindError as exc:
             logger.error("%s", exc)
             self.exit_code = STARTUP_FAILURE
+        finally:
+            pid_file.release()
+
+
+def pid_file_of(path: str | None, handover: upgrade.Handover | None) -> PidFile:
+    """The pid file, written, or taken over from the program before.
+
+    Raises:
+        PidFileError: It cannot be had. After an upgrade that is a line in the log: the workers serve.
+    """
+    before = PidFile("")
+    if handover is not None and handover.pid_file is not None:
+        before = PidFile(handover.pid_file.path)
+        before.adopt(handover.pid_file.fd)
+    if path == (before.path if before.fileno() >= 0 else None):
+        return before
+    wanted = PidFile(path or "")
+    if path is not None:
+        try:
+            wanted.acquire()
+        except PidFileError as exc:
+            if handover is None:
+                raise
+            logger.error("%s", exc)
+            return before
+    before.release()
+    return wanted
+
+
+def warn_of_root(config: Config) -> None:
+    """What 0.37.0 has always started as root goes on to be started; that nobody has asked for it is said once."""
+    if config.user is None and is_root():
+        logger.warning(
+            "The workers run as root: 'user' lets them run as somebody else (user: root says that it is meant)."
+        )
+
+
+def privilege_problems(resolved: Resolved) -> list[Problem]:
+    """What is wrong with the user and group to serve as."""
+    values, places = resolved.values, resolved.places
+    try:
+        changes_user = identity_of(values["user"], values["group"]).changes_user
+    except IdentityError as exc:
+        return [Problem(places[exc.setting], exc.setting, exc.text)]
+    if not changes_user or _is_managed(resolved):
+        return []
+    name = "user" if values["user"] is not None else "group"
+    return [Problem(places[name], name, "needs a master: give 'workers' as well (1 is enough).")]
+
+
+def root_problems(resolved: Resolved) -> list[Problem]:
+    """Whether workers would run as root without having been told to; docs/decisions/privileges.md says where that is
+    refused, and why not everywhere."""
+    if not _is_managed(resolved) or resolved.values["user"] is not None or not is_root():
+        return []
+    if resolved.given("config"):
+        by = "a configuration file"
+    elif "NOTIFY_SOCKET" in os.environ:
+        by = "a service manager (NOTIFY_SOCKET)"
+    else:
+        return []
+    text = (
+        f"is not given, and workers that are set up by {by} do not run as root without being told to: name the user "
+        "that they are to run as ('user: www-data'), or say that root is meant ('user: root')."
+    )
+    return [Problem("", "user", text)]
+
+
+def _is_managed(resolved: Resolved) -> bool:
+    return resolved.values["workers"] not in (None, 0) and not resolved.values["reload"]
 
 
 def prepare_forks(config: Config) -> None:
@@ -271,6 +371,11 @@ def plan_from(config: Config, target: Target) -> Plan:
         config.timeout_lifespan_shutdown = MANAGED_LIFESPAN_SHUTDOWN
     environ = dict(os.environ)
     forget_systemd(environ)
+    identity = identity_of(config.user, config.group, config.umask)
+
+    def give_log_files() -> None:
+        if identity.uid is not None:
+            give_files(identity.uid)
 
     def apply() -> None:
         # First, since the logging configuration may be in a file that cannot be read any more.
@@ -278,7 +383,9 @@ def plan_from(config: Config, target: Target) -> Plan:
         os.environ.update(environ)
         config.configure_logging()
         never_wait_for_readers()
+        give_log_files()
 
+    give_log_files()
     return Plan(
         title=config.app if isinstance(config.app, str) else type(config.app).__name__,
         spec=PoolSpec(
@@ -298,6 +405,9 @@ def plan_from(config: Config, target: Target) -> Plan:
         announce=config.announce,
         apply=apply,
         control=control_from(config),
+        identity=identity,
+        rights=config.socket_rights,
+        pid_file=os.path.abspath(config.pid_file) if config.pid_file is not None else None,
     )
 
 

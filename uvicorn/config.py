@@ -23,7 +23,17 @@ from uvicorn import _logconfig, _reload_paths
 from uvicorn._application import STARTUP_FAILURE, is_asgi3, load_app
 from uvicorn._compat import usable_cpus
 from uvicorn._logconfig import LOG_LEVELS, LOGGING_CONFIG
-from uvicorn._sockets import Address, BindError, Listener, bind_only, parse_bind, url_of
+from uvicorn._privileges import identity_of
+from uvicorn._sockets import (
+    SOCKET_MODE,
+    Address,
+    BindError,
+    Listener,
+    SocketRights,
+    bind_only,
+    parse_bind,
+    url_of,
+)
 from uvicorn._tls import create_ssl_context
 from uvicorn._types import ASGIApplication
 from uvicorn.importer import ImportFromStringError, import_from_string
@@ -32,7 +42,7 @@ from uvicorn.middleware.asgi2 import ASGI2Middleware
 from uvicorn.middleware.message_logger import MessageLoggerMiddleware
 from uvicorn.middleware.proxy_headers import ProxyHeadersMiddleware
 from uvicorn.middleware.wsgi import ServedWSGIMiddleware
-from uvicorn.settings.kinds import Duration, Size
+from uvicorn.settings.kinds import Duration, Size, Umask
 from uvicorn.settings.table import OPTIONS
 
 __all__ = [
@@ -154,6 +164,10 @@ class Config:
     bind: list[str]
     reuse_port: bool
     preload: bool
+    user: str | int | None
+    group: str | int | None
+    umask: int | None
+    pid_file: str | os.PathLike[str] | None
     timeout_worker_startup: float
     timeout_worker_stall: float
     limit_max_requests_jitter: int
@@ -239,6 +253,10 @@ class Config:
         bind: list[str] | str | None = None,
         reuse_port: bool = False,
         preload: bool = False,
+        user: str | int | None = None,
+        group: str | int | None = None,
+        umask: str | int | None = None,
+        pid_file: str | os.PathLike[str] | None = None,
         timeout_worker_startup: float = 300,
         timeout_worker_stall: float = 30,
         limit_max_requests_jitter: int = 0,
@@ -270,6 +288,8 @@ class Config:
                 value = given[option.name]
                 if isinstance(value, str) and isinstance(option.kind, (Duration, Size)):
                     value = option.kind.parse(value)
+                elif isinstance(value, str) and isinstance(option.kind, Umask):
+                    value = option.kind.number(value)
                 setattr(self, option.name, value)
         self.app = app
         self.timeout_notify = timeout_notify
@@ -281,6 +301,8 @@ class Config:
         self.loaded = False
         self.encoded_headers: list[tuple[bytes, bytes]] = []
         self.ssl: ssl.SSLContext | None = None
+        # Made in advance, while the key can be read.
+        self._own_ssl: ssl.SSLContext | None = None
         # Taken from `uds` by `bind_socket`, to be removed when the server has ended.
         self.listener: Listener | None = None
 
@@ -387,8 +409,9 @@ class Config:
             Exception: Whatever the application's own import raises.
         """
         assert not self.loaded
-        if self.is_ssl:
-            self.ssl = self._make_ssl_context()
+        self.load_tls()
+        if self.is_ssl and self.ssl is None:
+            self.ssl = self._made_ssl_context()
         self._encode_headers()
         self.http_protocol_class: type[asyncio.Protocol] = _implementation(self.http, HTTP_PROTOCOLS)
         self.ws_protocol_class: type[asyncio.Protocol] | None = _implementation(self.ws, WS_PROTOCOLS)
@@ -396,12 +419,22 @@ class Config:
         self.loaded_app: Any = self._wrapped(load_app(self.app, self.factory))
         self.loaded = True
 
-    def _make_ssl_context(self) -> ssl.SSLContext:
-        make: Any = self.ssl_context_factory
-        if make is None:
-            return self._default_ssl_context()
+    def load_tls(self) -> None:
+        """Read certificates: the part of `load` that may need more rights than the application gets.
+
+        A factory of contexts is the application's code, and waits for `load`; what it may ask for is read here.
+        """
+        if not self.is_ssl or self.ssl is not None:
+            return
+        if self.ssl_certfile:
+            self._own_ssl = self._default_ssl_context()
+        if self.ssl_context_factory is None:
+            self.ssl = self._default_ssl_context()
+
+    def _made_ssl_context(self) -> ssl.SSLContext:
+        """What `ssl_context_factory` makes."""
         try:
-            make = import_from_string(make)
+            make: Any = import_from_string(self.ssl_context_factory)
         except ImportFromStringError as exc:
             logger.error("Error loading ssl_context_factory. %s", exc)
             sys.exit(STARTUP_FAILURE)
@@ -411,7 +444,10 @@ class Config:
         return made
 
     def _default_ssl_context(self) -> ssl.SSLContext:
-        """The context that the TLS settings describe."""
+        """The context that the TLS settings describe; each caller's own."""
+        own, self._own_ssl = self._own_ssl, None
+        if own is not None:
+            return own
         if not self.ssl_certfile:
             raise ValueError("ssl_certfile is not set, and without a certificate there is no TLS context.")
         return create_ssl_context(
@@ -484,6 +520,17 @@ class Config:
             return [Address("fd", fd=self.fd)]
         return [Address("tcp", host=self.host or "", port=self.port)]
 
+    @property
+    def socket_rights(self) -> SocketRights:
+        """Whose the files of UNIX sockets are, and who may connect.
+
+        Raises:
+            IdentityError: There is no such user.
+        """
+        identity = identity_of(self.user, self.group)
+        mode = SOCKET_MODE if self.umask is None else SOCKET_MODE & ~self.umask
+        return SocketRights(identity.uid, identity.gid, None if self.umask is None else mode)
+
     def bind_socket(self) -> socket.socket:
         """Bind to the configured address (the first where there are several) and return the socket.
 
@@ -491,7 +538,7 @@ class Config:
             SystemExit: With code 3, after a log line that says what is wrong.
         """
         try:
-            listener = bind_only(self.bind_addresses[0], self.reuse_port)
+            listener = bind_only(self.bind_addresses[0], self.reuse_port, rights=self.socket_rights)
         except BindError as exc:
             logger.error("%s", exc)
             sys.exit(STARTUP_FAILURE)

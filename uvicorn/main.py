@@ -20,9 +20,19 @@ import click
 import setproctitle
 
 from uvicorn._compat import HAS_SUBREAPER
+from uvicorn._pidfile import PidFile, PidFileError
+from uvicorn._privileges import IdentityError, identity_of
 from uvicorn._sockets import Address, BindError, Listener, inode_of, passed_binds
 from uvicorn._types import ASGIApplication
-from uvicorn.compose import Invocation, Multiprocess, invoked, serve_alone, settle_passed
+from uvicorn.compose import (
+    Invocation,
+    Multiprocess,
+    invoked,
+    privilege_problems,
+    root_problems,
+    serve_alone,
+    settle_passed,
+)
 from uvicorn.config import (
     LOGGING_CONFIG,
     SSL_PROTOCOL_VERSION,
@@ -108,6 +118,9 @@ def _command(ctx: click.Context, check_config: bool, **_: Any) -> None:
         raise click.UsageError("Missing argument 'APP'.", ctx)
     if check_config:
         ctx.exit(_check(resolved))
+    if problems := root_problems(resolved):
+        click.echo(f"Error: {problems[0]}", err=True)
+        ctx.exit(USAGE_ERROR)
 
     shown = masked(sys.orig_argv)
     if shown != sys.orig_argv:
@@ -121,6 +134,8 @@ def _command(ctx: click.Context, check_config: bool, **_: Any) -> None:
 
     def again() -> tuple[Any, dict[str, Any]]:
         fresh = resolve(command_line)
+        if problems := root_problems(fresh):
+            raise SettingsError(problems)
         return fresh.values["app"], arguments_of(fresh, passed)
 
     with invoked(Invocation(again, dict(os.environ))):
@@ -199,7 +214,7 @@ def resolve(command_line: Layer) -> Resolved:
             problems.append(Problem(place, "config", "a configuration file cannot name another one."))
             from_file = {name: raw for name, raw in from_file.items() if name != "config"}
         layers.append(from_file)
-    return merge(layers, problems, checks=[missing_files, unsupported])
+    return merge(layers, problems, checks=[missing_files, unsupported, privilege_problems])
 
 
 def arguments_of(resolved: Resolved, passed: Sequence[str] = ()) -> dict[str, Any]:
@@ -239,14 +254,16 @@ def _check(resolved: Resolved) -> int:
     sys.path.insert(0, app_dir)
     try:
         config = Config(resolved.values["app"], **arguments)
-        config.get_loop_factory()
-        config.load()
+        _load_as_worker(config)
     except SystemExit:
         return USAGE_ERROR
     except Exception as exc:  # noqa: BLE001 - the application may raise anything
         _report_load_error(resolved.values["app"], exc)
         return USAGE_ERROR
     click.echo("The configuration is good: the server would start.")
+    for problem in root_problems(resolved):
+        # This process is root, perhaps only because it checks for somebody who is not.
+        click.echo(f"Not as root, though: {problem}")
     return 0
 
 
@@ -306,6 +323,10 @@ def run(
     bind: list[str] | str | None = None,
     reuse_port: bool = False,
     preload: bool = False,
+    user: str | int | None = None,
+    group: str | int | None = None,
+    umask: str | int | None = None,
+    pid_file: str | os.PathLike[str] | None = None,
     timeout_worker_startup: float = 300,
     timeout_worker_stall: float = 30,
     limit_max_requests_jitter: int = 0,
@@ -350,14 +371,12 @@ def run(
     config = Config(app, **arguments)
     server = Server(config)
 
-    if (config.reload or config.workers > 1) and not isinstance(app, str):
-        logger.warning("You must pass the application as an import string to enable 'reload' or 'workers'.")
-        sys.exit(1)
-    managed = config.workers_given and isinstance(app, str)
+    managed = config.workers_given and isinstance(app, str) and not config.should_reload
+    _refuse_impossible(config, managed)
     _refuse_preload_where_it_cannot_be(config, managed)
     trial = os.environ.pop(TRIAL, None)
     if trial is not None:
-        _try_out(config, managed and not config.should_reload, trial)
+        _try_out(config, managed, trial)
     exit_code = _served(config, server, managed)
     if exit_code:
         sys.exit(exit_code)
@@ -367,9 +386,7 @@ def _served(config: Config, server: Server, managed: bool) -> int:
     """Serve to the end; the exit code."""
     try:
         if config.should_reload:
-            sockets = [_bound(config)]
-            settle_passed(os.environ)
-            ChangeReload(config, target=server.run, sockets=sockets).run()
+            _run_reloader(config, server)
             return 0
         if managed:
             return _run_workers(config, server)
@@ -394,6 +411,21 @@ def _refuse_preload_where_it_cannot_be(config: Config, managed: bool) -> None:
     sys.exit(1)
 
 
+def _refuse_impossible(config: Config, managed: bool) -> None:
+    """Arguments that ask for what cannot be had."""
+    if (config.reload or config.workers > 1) and not isinstance(config.app, str):
+        logger.warning("You must pass the application as an import string to enable 'reload' or 'workers'.")
+        sys.exit(1)
+    try:
+        changes_user = identity_of(config.user, config.group).changes_user
+    except IdentityError as exc:
+        logger.error("%s", exc)
+        sys.exit(1)
+    if changes_user and not managed:
+        logger.error("user and group need a master: give workers as well (1 is enough).")
+        sys.exit(1)
+
+
 def _bound(config: Config) -> socket.socket:
     """The bound socket. Its file is removed in the end, also where a `bind_socket` of somebody else's has made it."""
     sock = config.bind_socket()
@@ -401,6 +433,24 @@ def _bound(config: Config) -> socket.socket:
         path = os.fspath(config.uds)
         config.listener = Listener(sock, Address("unix", name=path), ours=True, inode=inode_of(path))
     return sock
+
+
+def _run_reloader(config: Config, server: Server) -> None:
+    sockets = [_bound(config)]
+    settle_passed(os.environ)
+    if config.umask is not None:
+        os.umask(config.umask)
+    pid_file = PidFile(config.pid_file or "")
+    if config.pid_file is not None:
+        try:
+            pid_file.acquire()
+        except PidFileError as exc:
+            logger.error("%s", exc)
+            sys.exit(STARTUP_FAILURE)
+    try:
+        ChangeReload(config, target=server.run, sockets=sockets).run()
+    finally:
+        pid_file.release()
 
 
 def _run_workers(config: Config, server: Server) -> int:
@@ -430,6 +480,13 @@ def _try_out(config: Config, managed: bool, version: str) -> NoReturn:
             "Only a master with workers can take another one's place: 'workers' is not given, or 'reload' is."
         )
         sys.exit(USAGE_ERROR)
-    config.get_loop_factory()
-    config.load()
+    _load_as_worker(config)
     sys.exit(0)
+
+
+def _load_as_worker(config: Config) -> None:
+    """Load everything that a worker loads, with its rights: this process does nothing else."""
+    config.get_loop_factory()
+    config.load_tls()
+    identity_of(config.user, config.group, config.umask).take()
+    config.load()

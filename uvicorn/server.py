@@ -339,7 +339,9 @@ class Server:
         passed = self.hooks.passed()
         if config.addresses or config.uds is not None or config.fd is not None:
             for address in config.bind_addresses:
-                listener = open_listener(address, config.backlog, config.reuse_port, passed)
+                listener = open_listener(
+                    address, config.backlog, config.reuse_port, passed, config.socket_rights
+                )
                 self._listeners.append(listener)
                 self.servers.append(await opener.open(listener.sock))
                 config.announce(listener.sock)

@@ -19,6 +19,10 @@ import psutil
 
 ROOT = Path(__file__).parents[2]
 
+# Where the tests run as root, most of what they start does, too, and says so; test_privileges.py has what happens to who
+# does not.
+AS_ROOT = {"UVICORN_USER": "root"} if hasattr(os, "geteuid") and os.geteuid() == 0 else {}
+
 # Ten times what a condition usually takes: on a busy machine a test may be slow, but must not fail.
 PATIENCE = 30.0
 POLL = 0.02
@@ -149,7 +153,13 @@ class Service:
             stdin=subprocess.DEVNULL,
             stdout=self._log_file,
             stderr=subprocess.STDOUT,
-            env={**inherited, "PYTHONPATH": str(ROOT), "PYTHONDONTWRITEBYTECODE": "1", **(environ or {})},
+            env={
+                **inherited,
+                "PYTHONPATH": str(ROOT),
+                "PYTHONDONTWRITEBYTECODE": "1",
+                **AS_ROOT,
+                **(environ or {}),
+            },
             start_new_session=True,
             pass_fds=pass_fds,
         )

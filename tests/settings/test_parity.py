@@ -5,6 +5,7 @@ from __future__ import annotations
 import enum
 import importlib
 import inspect
+import os
 from pathlib import Path
 from typing import Any
 
@@ -180,6 +181,9 @@ SAMPLES: dict[str, str] = {
     "log_level": "debug",
     "ssl_cert_reqs": "2",
     "ssl_context_factory": "a.b:c",
+    "group": str(os.getegid()) if hasattr(os, "getegid") else "0",
+    "umask": "027",
+    "user": str(os.geteuid()) if hasattr(os, "geteuid") else "0",
     "workers": "3",
 }
 EXPECTED: dict[str, Any] = {
@@ -242,7 +246,10 @@ def test_option_arrives_in_run(
     way: str,
     called: list[tuple[tuple[Any, ...], dict[str, Any]]],
     tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
+    # That root has to be named is another matter: tests/test_compose.py.
+    monkeypatch.setattr("uvicorn.compose.is_root", lambda: False)
     file = tmp_path / "file"
     file.touch()
 

@@ -159,7 +159,8 @@ def test_what_concerns_the_reloader_the_file_itself_and_control_needs_a_restart(
         "reload_excludes",
         "reload_delay",
         "config",
-        # The control process is the master's own.
+        # The pid file and the control process are the master's own.
+        "pid_file",
         "control_socket",
         "control_read_only",
         "admin",

@@ -19,6 +19,7 @@ from tests.fakes.host import FakeChild
 from tests.supervisor.plans import plan_of
 from tests.supervisor.rig import Rig
 from uvicorn._ipc.control import Answer, Command, ControlEnd, ControlStart, MasterEnd, Snapshot, Verb
+from uvicorn._privileges import UNCHANGED
 from uvicorn._sockets import Address, BindError
 from uvicorn.supervisor import events
 from uvicorn.supervisor.control import EVENTS_KEPT, ControlPost, event_of
@@ -342,14 +343,14 @@ def test_the_old_process_stays_until_it_has_told_the_outcome(tmp_path: Path) -> 
     control.open(HandedControl(pid=old.pid))
     state = rig.master._machine.state
     state.rolling = True
-    control.work(state, None, lambda: None)  # type: ignore[arg-type]
+    control.work(state, None, lambda: None, UNCHANGED)  # type: ignore[arg-type]
     assert old.received == []
     state.rolling = False
-    control.work(state, None, lambda: None)  # type: ignore[arg-type]
+    control.work(state, None, lambda: None, UNCHANGED)  # type: ignore[arg-type]
     assert old.received == [signal.SIGTERM]
     assert len(rig.controls) == 1
     assert control.reaped(ChildExit(old.pid, 0))
-    control.work(state, None, lambda: None)  # type: ignore[arg-type]
+    control.work(state, None, lambda: None, UNCHANGED)  # type: ignore[arg-type]
     assert len(rig.controls) == 1
     assert not control.reaped(ChildExit(1, 0))
     control.end()

@@ -18,6 +18,7 @@ from typing import Any
 
 from uvicorn._ipc.channel import receive_what_came, send_what_fits
 from uvicorn._ipc.scoreboard import Scoreboard
+from uvicorn._privileges import UNCHANGED, Identity
 
 _COMMAND = struct.Struct("!BxxxIq")
 _HEADER = struct.Struct("!BxxxI")
@@ -264,6 +265,7 @@ class ControlStart:
         owner: Whose commands are taken, besides root's.
         master_pid: The master.
         title: The application's name, for the process title.
+        identity: Whom it runs as.
     """
 
     channel: socket.socket
@@ -274,6 +276,7 @@ class ControlStart:
     owner: int
     master_pid: int
     title: str
+    identity: Identity = UNCHANGED
 
 
 ControlMain = Callable[[ControlStart], int]

@@ -17,6 +17,7 @@ from dataclasses import dataclass
 
 from uvicorn._ipc.channel import receive_what_came
 from uvicorn._ipc.scoreboard import Scoreboard
+from uvicorn._privileges import UNCHANGED, Identity
 
 _REQUEST = struct.Struct("!IIIIIB")
 _ANSWER = struct.Struct("!BxxxIq")
@@ -141,6 +142,7 @@ class MoldStart:
     title: str
     healthcheck: float
     failure_token: int
+    identity: Identity = UNCHANGED
 
 
 MoldMain = Callable[[MoldStart], int]

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 
 from uvicorn._ipc.channel import Sender
 from uvicorn._ipc.scoreboard import Row, Scoreboard
+from uvicorn._privileges import UNCHANGED, Identity
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,6 +32,7 @@ class WorkerStart:
         healthcheck: `timeout_worker_healthcheck` in seconds.
         first: Whether no worker has ever been ready: a failure is reported once, by whoever gets the token.
         failure_token: The read end of a pipe with one byte in it: that token.
+        identity: Whom it runs as, once it has read what only the master may read.
     """
 
     wid: int
@@ -48,6 +50,7 @@ class WorkerStart:
     healthcheck: float
     first: bool
     failure_token: int
+    identity: Identity = UNCHANGED
 
 
 WorkerMain = Callable[[WorkerStart], int]

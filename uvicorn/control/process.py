@@ -70,6 +70,8 @@ class ControlHooks(ServerHooks):
 def main(start: ControlStart) -> int:
     """Answer until told to stop, or until the master is gone; the exit code."""
     setproctitle.setproctitle(f"uvicorn: control {start.title}")
+    # Before it asks for the signal below: whoever changes its user loses it (prctl(2)).
+    start.identity.take()
     signal.signal(signal.SIGUSR1, lambda number, frame: reopen_or_complain())
     signal_at_parents_death(signal.SIGTERM)
     # Also what the server does in the end: it raises the signal that has stopped it again.

@@ -24,6 +24,7 @@ _SIZE_UNITS = {"": 1, "b": 1, "k": 2**10, "kb": 2**10, "kib": 2**10}
 _SIZE_UNITS |= {"m": 2**20, "mb": 2**20, "mib": 2**20, "g": 2**30, "gb": 2**30, "gib": 2**30}
 _QUANTITY = re.compile(r"\s*([0-9]+(?:\.[0-9]+)?)\s*([a-zA-Z]*)\s*\Z")
 _FIELD_NAME = re.compile(r"[!#$%&'*+\-.^_`|~0-9A-Za-z]+\Z")  # RFC 9110 5.1: a token
+_OCTAL = re.compile(r"^0?[0-7]{1,3}\Z")
 _CONTROL = re.compile(r"[\x00-\x08\x0a-\x1f\x7f]")
 _IMPORT_STRING = re.compile(r"[^:]+:[^:]+\Z")
 _TRUE = {"1", "true", "t", "yes", "y", "on"}
@@ -228,6 +229,44 @@ class Size(Kind):
         return {
             "anyOf": [{"type": "integer", "minimum": self.minimum}, {"type": "string", "pattern": pattern}]
         }
+
+
+@dataclass(frozen=True, slots=True)
+class Account(Kind):
+    """A user or group: a name, or its number."""
+
+    def accept(self, value: Any) -> str | int:
+        if isinstance(value, int) and not isinstance(value, bool) and value >= 0:
+            return value
+        if isinstance(value, str) and value.strip() and not value.startswith("-"):
+            return value.strip()
+        raise ValueError(f"{_shown(value)} is neither a name nor a number.")
+
+    def metavar(self) -> str:
+        return "NAME"
+
+    def schema(self) -> Schema:
+        return {"anyOf": [{"type": "string", "pattern": "^[^-]"}, {"type": "integer", "minimum": 0}]}
+
+
+@dataclass(frozen=True, slots=True)
+class Umask(Kind):
+    """The rights that new files do not get, as octal text. A plain number of YAML is none: 27 there is decimal."""
+
+    def accept(self, value: Any) -> str:
+        if isinstance(value, str) and _OCTAL.match(value):
+            return value
+        raise ValueError(f"{_shown(value)} is not a umask: write it in octal digits, as text, such as '027'.")
+
+    def number(self, text: str) -> int:
+        """The number that the text means."""
+        return int(self.accept(text), 8)
+
+    def metavar(self) -> str:
+        return "OCTAL"
+
+    def schema(self) -> Schema:
+        return {"type": "string", "pattern": _OCTAL.pattern.replace("\\Z", "$")}
 
 
 @dataclass(frozen=True, slots=True)

@@ -16,6 +16,7 @@ from dataclasses import dataclass, field
 from typing import Any, Literal
 
 from uvicorn.settings.kinds import (
+    Account,
     AddressList,
     BindAddress,
     Boolean,
@@ -32,6 +33,7 @@ from uvicorn.settings.kinds import (
     Secret,
     Size,
     TcpAddress,
+    Umask,
     WorkerCount,
 )
 
@@ -120,6 +122,7 @@ def _build() -> tuple[Option, ...]:
     table = _Builder()
     _application(table)
     _binding(table)
+    _privileges(table)
     _workers(table)
     _lifecycle(table)
     _limits(table)
@@ -202,6 +205,45 @@ def _binding(table: _Builder) -> None:
         "Cheaper for many short connections; the kernel spreads them at random. Linux only.",
         since="0.37.0+",
         on_reload="binds",
+    )
+
+
+def _privileges(table: _Builder) -> None:
+    table.heading("User and files")
+    add = table.add
+    add(
+        "user",
+        None,
+        Account(),
+        "Let workers and control process run as this user, by name or number, with its supplementary groups, once the "
+        "sockets are open; the master stays root. root says that workers may run as root. Needs workers.",
+        default_text="the master's",
+        since="0.37.0+",
+    )
+    add(
+        "group",
+        None,
+        Account(),
+        "Their group, by name or number. Needs workers.",
+        default_text="the user's",
+        since="0.37.0+",
+    )
+    add(
+        "umask",
+        None,
+        Umask(),
+        "The rights that files do not get which the serving processes make, in octal; for UNIX sockets as well.",
+        default_text="as inherited; 0 for UNIX sockets",
+        since="0.37.0+",
+    )
+    add(
+        "pid_file",
+        None,
+        PathText(),
+        "Write the process id into this file when the sockets are open, locked as long as the process lives.",
+        default_text="none",
+        since="0.37.0+",
+        on_reload="restart",
     )
 
 

@@ -28,6 +28,7 @@ from uvicorn._ipc.control import (
     WorkerView,
 )
 from uvicorn._ipc.scoreboard import Scoreboard
+from uvicorn._privileges import Identity
 from uvicorn._sockets import Address, BindError, Listener, open_listener, open_private, url_of
 from uvicorn.supervisor import events, policy
 from uvicorn.supervisor.events import Event
@@ -168,10 +169,13 @@ class ControlPost:
         """When `work` has something to do."""
         return self._due if self._listeners and not self._pid else NEVER
 
-    def work(self, state: State, scoreboard: Scoreboard, let_go: Callable[[], None]) -> None:
+    def work(
+        self, state: State, scoreboard: Scoreboard, let_go: Callable[[], None], identity: Identity
+    ) -> None:
         """Start the process where there is none and it is time.
 
         Args:
+            identity: Whom it is to run as.
             let_go: Called in the new process: closes what is the master's.
         """
         if self._outdated and self._pid and not (state.rolling or state.reload is not None):
@@ -181,9 +185,9 @@ class ControlPost:
             self._forget()
             self._due = 0.0
         if not self._pid and self._listeners and self._host.now() >= self._due:
-            self._spawn(scoreboard, let_go)
+            self._spawn(scoreboard, let_go, identity)
 
-    def _spawn(self, scoreboard: Scoreboard, let_go: Callable[[], None]) -> None:
+    def _spawn(self, scoreboard: Scoreboard, let_go: Callable[[], None], identity: Identity) -> None:
         assert self._plan is not None
         main = self._main
         assert main is not None
@@ -201,6 +205,7 @@ class ControlPost:
             owner=os.geteuid(),
             master_pid=os.getpid(),
             title=self._title,
+            identity=identity,
         )
 
         def child() -> int:

@@ -61,9 +61,7 @@ class ListenerSet:
             for slot in range(1, plan.spec.size + 1):
                 for key in keys_for(plan, slot):
                     if key not in self.held:
-                        self.held[key] = open_listener(
-                            _resolved(key, self.held), plan.backlog, plan.reuse_port
-                        )
+                        self.held[key] = self._opened(key, plan)
                         fresh.append(key)
                         if announce is not None and slot == 1:
                             announce(self.held[key].sock)
@@ -81,9 +79,13 @@ class ListenerSet:
         sockets = []
         for key in keys_for(plan, slot):
             if key not in self.held:
-                self.held[key] = open_listener(_resolved(key, self.held), plan.backlog, plan.reuse_port)
+                self.held[key] = self._opened(key, plan)
             sockets.append(self.held[key].sock)
         return sockets
+
+    def _opened(self, key: Key, plan: Plan) -> Listener:
+        address = _resolved(key, self.held)
+        return open_listener(address, plan.backlog, plan.reuse_port, rights=plan.rights)
 
     def plan_for_held(self, plan: Plan) -> Plan:
         """The plan with the addresses that are open already, and no others."""

@@ -21,6 +21,7 @@ from uvicorn._ipc.mold import MoldMain
 from uvicorn._ipc.scoreboard import Cell, Drain, Scoreboard
 from uvicorn._ipc.start import WorkerMain, make_failure_token
 from uvicorn._logconfig import reopen_or_complain
+from uvicorn._pidfile import PidFile
 from uvicorn._sockets import BindError
 from uvicorn.supervisor import actions, events, upgrade
 from uvicorn.supervisor.actions import Action
@@ -56,6 +57,7 @@ class Master:
         manager: Who has started the master, and is told what happens.
         control_main: What the control process runs; None where there is none.
         mold_main: What a mold runs, from which workers are forked; None where there is none.
+        pid_file: Where its process id is written, by whoever has made it.
     """
 
     def __init__(
@@ -70,6 +72,7 @@ class Master:
         manager: ServiceManager | None = None,
         control_main: ControlMain | None = None,
         mold_main: MoldMain | None = None,
+        pid_file: PidFile | None = None,
     ) -> None:
         self._plans: dict[int, Plan] = {1: plan}
         self._worker_main = worker_main
@@ -84,6 +87,7 @@ class Master:
         self._scoreboard: Scoreboard | None = None
         self._links: dict[int, Link] = {}
         self._leftovers = Leftovers(host)
+        self._pid_file = pid_file or PidFile("")
         self._control = ControlPost(plan.control, control_main, host, plan.title)
         # Reaped in this turn. From then on a pid may be somebody else's, also before the machine knows of it.
         self._reaped: set[int] = set()
@@ -191,7 +195,7 @@ class Master:
     def _turn(self) -> None:
         """One wait and everything that follows from it."""
         self.scoreboard.own.stamp(Cell.LOOP_TICK)
-        self._control.work(self._machine.state, self.scoreboard, self._let_go)
+        self._control.work(self._machine.state, self.scoreboard, self._let_go, self.plan.identity)
         self._control.publish(self._machine.state, {wid: link.row.index for wid, link in self._links.items()})
         now = self._host.now()
         due = min(self._machine.next_deadline(), self._manager.next_deadline(), self._control.deadline())
@@ -337,7 +341,7 @@ class Master:
             case actions.Abandon(generation):
                 self._abandon(generation)
             case actions.ReopenLogs(wids):
-                reopen_or_complain()
+                reopen_or_complain(self.plan.identity.uid)
                 self._control.reopen_logs()
                 self._spawner.reopen_logs(self._reaped)
                 for wid in wids:
@@ -399,6 +403,7 @@ class Master:
             if link.receiver is not None:
                 link.receiver.sock.close()
         self._signals.close()
+        self._pid_file.close_in_child()
         self._listeners.close_in_child(sockets)
         self._spawner.close_in_child()
 
@@ -455,7 +460,7 @@ class Master:
             plan = self._reload()
             for text in self.plan.check_change(plan):
                 logger.warning("%s", text)
-            plan = replace(plan, control=self.plan.control)
+            plan = replace(plan, control=self.plan.control, pid_file=self.plan.pid_file)
             self._listeners.open(plan, plan.announce)
         except (PlanRejected, BindError) as exc:
             self._put_back()
@@ -484,7 +489,7 @@ class Master:
         state = self._machine.state
         workers = hand_links(state.pool, self._links)
         handover = upgrade.hand_over(
-            state, self.scoreboard.fd, workers, self._listeners, self._control.hand()
+            state, self.scoreboard.fd, workers, self._listeners, self._control.hand(), self._pid_file
         )
         fd = upgrade.write(handover)
         for_next = self._manager.for_next_program(self._listeners)

@@ -9,7 +9,8 @@ import socket
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from uvicorn._sockets import Address
+from uvicorn._privileges import UNCHANGED, Identity
+from uvicorn._sockets import USUAL_RIGHTS, Address, SocketRights
 from uvicorn.supervisor.events import PoolSpec
 
 
@@ -46,6 +47,9 @@ class Plan:
         announce: Called once for each socket that has been opened.
         apply: Puts the plan's logging and environment into effect in the master.
         control: The control process, or None; that of the first plan counts.
+        identity: Whom workers and control process run as.
+        rights: Whose the files of UNIX sockets are.
+        pid_file: Where the master's process id is written; that of the first plan counts.
     """
 
     title: str
@@ -57,6 +61,9 @@ class Plan:
     announce: Callable[[socket.socket], None]
     apply: Callable[[], None]
     control: ControlPlan | None = None
+    identity: Identity = UNCHANGED
+    rights: SocketRights = USUAL_RIGHTS
+    pid_file: str | None = None
 
     def check_change(self, new: Plan) -> list[str]:
         """What of a new plan a reload cannot bring about: texts for the log.
@@ -69,8 +76,9 @@ class Plan:
             raise PlanRejected(
                 f"reuse_port: cannot be changed while {min(map(str, kept))} stays in use; start the service anew"
             )
+        kept_settings = []
         if new.control != self.control:
-            return [
-                "control_socket, control_read_only and admin stay as they were until a start or an upgrade."
-            ]
-        return []
+            kept_settings.append("control_socket, control_read_only and admin")
+        if new.pid_file != self.pid_file:
+            kept_settings.append("pid_file")
+        return [f"{names} stay as they were until a start or an upgrade." for names in kept_settings]

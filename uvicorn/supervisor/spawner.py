@@ -123,6 +123,7 @@ class Spawner:
             healthcheck=plan.spec.healthcheck,
             first=first,
             failure_token=self._failure_token,
+            identity=plan.identity,
         )
 
         def child() -> int:
@@ -169,6 +170,7 @@ class Spawner:
             title=plan.title,
             healthcheck=plan.spec.healthcheck,
             failure_token=self._failure_token,
+            identity=plan.identity,
         )
 
         def child() -> int:

@@ -18,6 +18,7 @@ from dataclasses import asdict, dataclass, field
 from typing import Any
 
 from uvicorn._ipc.control import Outcome
+from uvicorn._pidfile import PidFile
 from uvicorn._sockets import Address, Listener
 from uvicorn.supervisor import events
 from uvicorn.supervisor.asked import Ledger
@@ -98,6 +99,14 @@ class HandedControl:
 
 
 @dataclass(frozen=True, slots=True)
+class HandedPidFile:
+    """The pid file and the descriptor that locks it."""
+
+    path: str
+    fd: int
+
+
+@dataclass(frozen=True, slots=True)
 class Handover:
     """All that is handed over.
 
@@ -109,6 +118,7 @@ class Handover:
         molds: Their pids. They end with their channels: the next program needs one of its own.
         asked: Who waits for the outcome of this upgrade.
         reasons, outcomes: What there is to tell of restarts, reloads and upgrades before.
+        pid_file: The pid file; None where there is none.
     """
 
     generation: int
@@ -121,6 +131,7 @@ class Handover:
     asked: list[int] = field(default_factory=list)
     reasons: dict[str, int] = field(default_factory=dict)
     outcomes: dict[str, Outcome] = field(default_factory=dict)
+    pid_file: HandedPidFile | None = None
     version: int = VERSION
 
     def descriptors(self) -> list[int]:
@@ -130,6 +141,7 @@ class Handover:
             *(worker.channel_fd for worker in self.workers if worker.channel_fd >= 0),
             *(listener.fd for listener in self.listeners),
             *self.control.descriptors(),
+            *([self.pid_file.fd] if self.pid_file is not None else []),
         ]
 
     def ledger(self) -> Ledger:
@@ -212,6 +224,7 @@ def hand_over(
     workers: list[HandedWorker],
     listeners: ListenerSet,
     control: HandedControl,
+    pid_file: PidFile,
 ) -> Handover:
     """All of it, as it is now."""
     return Handover(
@@ -225,6 +238,7 @@ def hand_over(
         asked=state.ledger.waiting.get("upgrade", []),
         reasons=state.ledger.reasons,
         outcomes=state.ledger.outcomes,
+        pid_file=HandedPidFile(pid_file.path, pid_file.fileno()) if pid_file.fileno() >= 0 else None,
     )
 
 
@@ -270,6 +284,7 @@ def _handover(data: dict[str, Any]) -> Handover:
             "listeners": listeners,
             "control": HandedControl(**data["control"]),
             "outcomes": {name: Outcome(**each) for name, each in data["outcomes"].items()},
+            "pid_file": HandedPidFile(**data["pid_file"]) if data["pid_file"] else None,
         }
     )
 

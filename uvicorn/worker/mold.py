@@ -51,7 +51,7 @@ def main(start: MoldStart) -> int:
     complaint = process.Complaint()
     logger.addFilter(complaint)
     inventory = Inventory()
-    code = _load(owner if isinstance(owner, Server) else None, start.title)
+    code = _load(owner if isinstance(owner, Server) else None, start)
     logger.removeFilter(complaint)
     if code is not None:
         with contextlib.suppress(OSError):
@@ -83,9 +83,18 @@ def _show(start: MoldStart, state: str) -> None:
     setproctitle.setproctitle(f"uvicorn: mold {start.title} gen={start.generation} {state}")
 
 
-def _load(server: Server | None, title: str) -> int | None:
-    """Import the application, and make it where it is a factory; the exit code where that cannot be done."""
+def _load(server: Server | None, start: MoldStart) -> int | None:
+    """Import the application, and make it where it is a factory; the exit code where that cannot be done.
+
+    Before that it becomes whoever is to serve: workers are forked from it as they are to be.
+    """
     try:
+        if server is not None:
+            server.config.load_tls()
+        if not process.take_identity(start.identity):
+            return STARTUP_FAILURE
+        if start.identity.changes_user:
+            _end_with_master(start)  # once more: whoever changes its user loses that signal (prctl(2))
         forget_application_modules()
         if server is not None:
             server.config.load()
@@ -93,7 +102,9 @@ def _load(server: Server | None, title: str) -> int | None:
     except SystemExit as exc:
         return process.exit_code_of(exc)
     except BaseException as exc:
-        logger.error('Error loading ASGI app "%s".', title, exc_info=(type(exc), exc, own_traceback(exc)))
+        logger.error(
+            'Error loading ASGI app "%s".', start.title, exc_info=(type(exc), exc, own_traceback(exc))
+        )
         return STARTUP_FAILURE
     return None
 
@@ -108,11 +119,15 @@ def _set_up_process(start: MoldStart) -> Handlers:
     own: Handlers = {signal.SIGTERM: signal.SIG_DFL, signal.SIGQUIT: signal.SIG_DFL, signal.SIGUSR1: _reopen}
     for number, handler in own.items():
         signal.signal(number, handler)
-    signal_at_parents_death(signal.SIGTERM)
     signal.pthread_sigmask(signal.SIG_SETMASK, ())
+    _end_with_master(start)
+    return own
+
+
+def _end_with_master(start: MoldStart) -> None:
+    signal_at_parents_death(signal.SIGTERM)
     if os.getppid() != start.master_pid:
         raise SystemExit(0)  # it died before we could ask to be told
-    return own
 
 
 def _reopen(number: int, frame: FrameType | None) -> None:

@@ -24,6 +24,7 @@ from uvicorn._ipc.channel import Kind
 from uvicorn._ipc.scoreboard import Cell
 from uvicorn._ipc.start import WorkerStart
 from uvicorn._logconfig import reopen_or_complain
+from uvicorn._privileges import Identity
 from uvicorn.config import STARTUP_FAILURE
 from uvicorn.importer import forget_application_modules, own_traceback
 from uvicorn.server import Server
@@ -82,6 +83,8 @@ def main(start: WorkerStart, preloaded: Mapping[int, Any] | None = None) -> int:
 
 def _serve(start: WorkerStart, server: Server | None, hooks: WorkerHooks) -> int:
     try:
+        if not _step_down(start, server):
+            return STARTUP_FAILURE
         if server is None:
             hooks.say_ready()
         else:
@@ -113,6 +116,36 @@ def exit_code_of(exc: SystemExit) -> int:
     return 1
 
 
+def _step_down(start: WorkerStart, server: Server | None) -> bool:
+    """Read what only the master's user may read, then become whoever is to serve; False where that is not to be had.
+
+    Nothing of the application runs before it. A worker of a mold is born that way.
+    """
+    if server is not None and not server.config.loaded:
+        server.config.load_tls()
+    if not take_identity(start.identity):
+        return False
+    if start.identity.changes_user:
+        _end_with_master(start)  # once more: whoever changes its user loses that signal (prctl(2))
+    return True
+
+
+def take_identity(identity: Identity) -> bool:
+    """Become it; False, after a log line, where the system refuses."""
+    try:
+        identity.take()
+    except OSError as exc:
+        logger.error("The user and group to serve as cannot be had: %s.", exc.strerror or exc)
+        return False
+    return True
+
+
+def _end_with_master(start: WorkerStart) -> None:
+    signal_at_parents_death(signal.SIGTERM)
+    if os.getppid() != start.master_pid:
+        raise SystemExit(0)  # it died before we could ask to be told
+
+
 def _set_up_process(start: WorkerStart, server: Server | None, preloaded: Mapping[int, Any]) -> None:
     # Written by C code, without the GIL: also where Python cannot run any more.
     faulthandler.enable(file=2, all_threads=True)
@@ -121,10 +154,8 @@ def _set_up_process(start: WorkerStart, server: Server | None, preloaded: Mappin
     signal.signal(signal.SIGUSR1, lambda number, frame: reopen_or_complain())
     for number, handler in preloaded.items():
         signal.signal(number, handler)  # as if it had been imported here
-    signal_at_parents_death(signal.SIGTERM)
     signal.pthread_sigmask(signal.SIG_SETMASK, ())
-    if os.getppid() != start.master_pid:
-        raise SystemExit(0)  # it died before we could ask to be told
+    _end_with_master(start)
 
 
 def forget_exit_handlers() -> None:
