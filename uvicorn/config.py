@@ -174,6 +174,9 @@ class Config:
     limit_worker_lifetime: float | None
     limit_worker_lifetime_jitter: float
     limit_worker_memory: int | None
+    limit_worker_memory_jitter: int
+    worker_memory_measure: Literal["rss", "pss"]
+    worker_memory_interval: float
     limit_restarts: int
     tune_gc: bool
     timeout_request_head: float
@@ -263,6 +266,9 @@ class Config:
         limit_worker_lifetime: float | None = None,
         limit_worker_lifetime_jitter: float = 0,
         limit_worker_memory: int | None = None,
+        limit_worker_memory_jitter: int = 0,
+        worker_memory_measure: Literal["rss", "pss"] = "rss",
+        worker_memory_interval: float = 10,
         limit_restarts: int = 10,
         tune_gc: bool = True,
         timeout_request_head: float = 60,

@@ -14,7 +14,7 @@ import sys
 import warnings
 from collections.abc import Callable, Sequence
 from configparser import RawConfigParser
-from typing import IO, Any, NoReturn
+from typing import IO, Any, Literal, NoReturn
 
 import click
 import setproctitle
@@ -333,6 +333,9 @@ def run(
     limit_worker_lifetime: float | None = None,
     limit_worker_lifetime_jitter: float = 0,
     limit_worker_memory: int | None = None,
+    limit_worker_memory_jitter: int = 0,
+    worker_memory_measure: Literal["rss", "pss"] = "rss",
+    worker_memory_interval: float = 10,
     limit_restarts: int = 10,
     tune_gc: bool = True,
     timeout_request_head: float = 60,

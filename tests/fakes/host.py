@@ -190,7 +190,7 @@ class FakeHost:
     def oom_kills(self) -> int:
         return self.kills
 
-    def has_headroom(self) -> bool:
+    def has_headroom(self, need: int) -> bool:
         return self.headroom
 
     def wait(self, fds: Sequence[int], timeout: float | None) -> list[int]:

@@ -171,14 +171,29 @@ def test_neither_end_blocks() -> None:
             assert end.getblocking() is False
 
 
-def test_a_message_that_does_not_fit_is_dropped_and_said_so(channel: Channel) -> None:
+def test_a_report_that_does_not_fit_is_dropped_and_said_so(channel: Channel) -> None:
     taken = channel.fill()
     assert taken
-    assert not channel.sender.send(Kind.READY)
+    assert not channel.sender.send(Kind.ANSWER)
     while channel.receiver.receive()[0]:
         channel.sender.flush()
-    assert channel.sender.send(Kind.STOPPED_ACCEPTING)
-    assert channel.receiver.receive() == ([Message(Kind.STOPPED_ACCEPTING)], True)
+    assert channel.sender.send(Kind.REPORT)
+    assert channel.receiver.receive() == ([Message(Kind.REPORT)], True)
+
+
+NEEDED = [kind for kind in Kind if kind not in (Kind.REPORT, Kind.ANSWER)]
+
+
+def test_what_the_master_has_to_know_waits_for_room_in_order(channel: Channel) -> None:
+    channel.fill()
+    for kind in NEEDED:
+        assert channel.sender.send(kind, kind.name)
+    assert not channel.sender.send(Kind.REPORT)
+    received: list[Message] = []
+    while len(received) < len(NEEDED):
+        received += [each for each in channel.receiver.receive()[0] if each.kind is not Kind.REPORT]
+        channel.sender.flush()
+    assert received == [Message(kind, kind.name) for kind in NEEDED]
 
 
 def test_nobody_at_the_other_end_is_a_message_dropped(channel: Channel) -> None:
@@ -193,9 +208,9 @@ def test_of_a_message_that_fits_in_part_the_rest_comes_first(channel: Channel) -
     assert channel.sender.send(Kind.REPORT, LONG)
     received, _ = channel.receiver.receive()
     assert received == []  # only a part has fitted
-    while not channel.sender.send(Kind.READY):
-        received += channel.receiver.receive()[0]
+    assert channel.sender.send(Kind.READY)
     while len(received) < 2:
+        channel.sender.flush()
         received += channel.receiver.receive()[0]
     assert received == [Message(Kind.REPORT, LONG), Message(Kind.READY)]
 
@@ -213,9 +228,9 @@ def test_flush_sends_the_rest_as_it_fits(channel: Channel) -> None:
     assert channel.receiver.receive() == ([], True)
 
 
-def test_a_message_after_one_that_fits_in_part_is_dropped_whole(channel: Channel) -> None:
+def test_a_report_after_a_message_that_fits_in_part_is_dropped_whole(channel: Channel) -> None:
     assert channel.sender.send(Kind.REPORT, LONG)
-    assert not channel.sender.send(Kind.READY)
+    assert not channel.sender.send(Kind.REPORT, "another")
     received: list[Message] = []
     while not received:
         channel.sender.flush()

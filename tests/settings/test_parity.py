@@ -195,6 +195,7 @@ EXPECTED: dict[str, Any] = {
 COMPANIONS: dict[str, dict[str, str]] = {
     "limit_max_requests_jitter": {"limit_max_requests": "5"},
     "limit_worker_lifetime_jitter": {"limit_worker_lifetime": "5"},
+    "limit_worker_memory_jitter": {"limit_worker_memory": "512M"},
     "ssl_keyfile": {"ssl_certfile": "FILE"},
     "preload": {"workers": "2"},
 }

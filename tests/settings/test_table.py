@@ -102,7 +102,7 @@ def test_every_option_is_described_for_people_and_for_editors() -> None:
 
 def test_a_choice_has_its_default_among_its_names() -> None:
     choices = [option for option in OPTIONS if isinstance(option.kind, Choice)]
-    assert len(choices) == 5
+    assert len(choices) == 6
     assert broken(lambda option: option.default in option.kind.names, choices) == []
 
 

@@ -319,7 +319,9 @@ class Service:
             case actions.Adopt(generation) | actions.Abandon(generation):
                 self.loaded.remove(generation)
             case actions.ReopenLogs(wids):
-                assert all(wid in self.children for wid in wids)
+                # One that a mold is still to fork answers later.
+                there = [wid for wid in wids if wid in self.children]
+                return [events.Reopened(wid) for wid in there if not self.children[wid].stopped]
             case actions.CloseListeners():
                 assert self.listening
                 self.listening = False

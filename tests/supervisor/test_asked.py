@@ -12,6 +12,7 @@ from uvicorn.supervisor import actions, events
 from uvicorn.supervisor.asked import ON_REQUEST, Ledger, Restart
 from uvicorn.supervisor.events import Event
 from uvicorn.supervisor.pool import Stage
+from uvicorn.supervisor.state import REOPEN_TIME
 
 # --- the ledger --------------------------------------------------------------------------------
 
@@ -312,10 +313,37 @@ def test_there_is_no_report_of_nobody() -> None:
 # --- logs and upgrade --------------------------------------------------------------------------
 
 
-def test_log_files_are_reopened_at_once() -> None:
+def test_it_is_answered_when_all_log_files_are_reopened() -> None:
+    service = Service(3).boot()
+    service.children[2].stopped = service.children[3].stopped = True
+    service.do(events.ReopenRequested(5))
+    assert service.answers == {}
+    service.do(events.Reopened(3))
+    service.exit(2, -9)
+    assert service.answers == {5: (True, "Master and workers have reopened their log files.")}
+
+
+def test_who_does_not_reopen_its_log_files_is_named_when_its_time_is_over() -> None:
+    service = Service(2).boot()
+    service.children[2].stopped = True
+    service.do(events.ReopenRequested(5))
+    service.do(events.ReopenRequested(6))
+    service.pass_time(REOPEN_TIME)
+    text = "Not all log files are reopened: no answer from worker=2 gen=1 pid=101."
+    assert service.answers == {5: (False, text), 6: (False, text)}
+    assert service.logged(text) == 1
+    service.do(events.Reopened(2))  # late
+    service.children[2].stopped = False
+    service.do(events.ReopenRequested(7))
+    assert service.answers[7][0]
+
+
+def test_without_workers_the_master_reopens_its_own_log_files() -> None:
     service = Service(1).boot()
-    done = service.do(events.ReopenRequested(5))
-    assert [type(action) for action in done] == [actions.ReopenLogs, actions.Answer]
+    service.do(events.PauseRequested())
+    service.leave_all_told()
+    service.do(events.ReopenRequested(5))
+    assert service.answers == {5: (True, "Master and workers have reopened their log files.")}
 
 
 def test_an_upgrade_whose_trial_fails_is_answered_with_the_reason() -> None:

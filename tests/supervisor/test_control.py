@@ -18,6 +18,7 @@ import pytest
 from tests.fakes.host import FakeChild
 from tests.supervisor.plans import plan_of
 from tests.supervisor.rig import Rig
+from uvicorn._ipc.channel import Kind
 from uvicorn._ipc.control import Answer, Command, ControlEnd, ControlStart, MasterEnd, Snapshot, Verb
 from uvicorn._privileges import UNCHANGED
 from uvicorn._sockets import Address, BindError
@@ -193,6 +194,7 @@ def test_commands_are_answered_with_what_has_happened(rig: ControlRig) -> None:
     rig.later(5, lambda: rig.controls[0].ask(Verb.RELOAD, 3))
     rig.later(7, lambda: rig.controls[0].ask(Verb.DUMP, 4, 9))
     rig.later(7, lambda: rig.controls[0].ask(Verb.REOPEN_LOGS, 5))
+    rig.later(7.5, lambda: [worker.sender.send(Kind.REOPENED) for worker in rig.alive()] and None)
     rig.later(8, lambda: rig.controls[0].ask(Verb.STOP, 6))
     assert rig.run_to_the_end(stop_after=None) == 0
     control = rig.controls[0]
@@ -209,8 +211,6 @@ def test_commands_are_answered_with_what_has_happened(rig: ControlRig) -> None:
 
 
 def test_a_worker_is_asked_where_it_is(rig: ControlRig) -> None:
-    from uvicorn._ipc.channel import Kind
-
     got: list[bytes] = []
     rig.later(1, lambda: rig.controls[0].ask(Verb.DUMP, 4, 2))
     rig.later(2, lambda: got.append(rig.workers[1].channel.recv(9)))

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from uvicorn.supervisor.host import ChildExit, PosixHost, own_cgroup
+from uvicorn.supervisor.host import ChildExit, PosixHost
 
 pytestmark = [
     pytest.mark.skipif(sys.platform == "win32", reason="needs fork()"),
@@ -204,91 +204,3 @@ def test_a_process_may_have_any_name(tmp_path: Path) -> None:
     assert not host.is_stopped(pid)  # ended, but not reaped
     assert host.reap() == [ChildExit(pid, 0)]
     assert ready.exists()
-
-
-# --- the cgroup --------------------------------------------------------------------------------
-
-
-def cgroup(path: Path, **files: str) -> Path:
-    for name, content in files.items():
-        (path / name.replace("_", ".", 1)).write_text(content)
-    return path
-
-
-@pytest.mark.parametrize(
-    ("content", "count"),
-    [
-        ("low 0\nhigh 0\nmax 12\noom 3\noom_kill 2\noom_group_kill 9\n", 2),
-        ("oom_kill_disable 0\nunder_oom 0\noom_kill 7\n", 7),
-        ("oom_kill x\n", 0),
-        ("", 0),
-    ],
-)
-def test_kills_for_lack_of_memory_are_counted(content: str, count: int, tmp_path: Path) -> None:
-    assert PosixHost(cgroup(tmp_path, memory_events=content)).oom_kills() == count
-
-
-def test_kills_are_found_in_the_old_layout_too(tmp_path: Path) -> None:
-    (tmp_path / "memory").mkdir()
-    (tmp_path / "memory" / "memory.oom_control").write_text("oom_kill_disable 0\nunder_oom 0\noom_kill 1\n")
-    assert PosixHost(tmp_path).oom_kills() == 1
-
-
-def test_without_a_cgroup_nothing_was_killed_and_there_is_room(tmp_path: Path) -> None:
-    host = PosixHost(tmp_path)
-    assert host.oom_kills() == 0
-    assert host.has_headroom()
-
-
-@pytest.mark.parametrize(
-    ("limit", "used", "files", "room"),
-    [
-        ("1000", "900", 0, True),
-        ("1000", "901", 0, False),
-        ("1000", "1000", 0, False),
-        ("1000", "1000", 100, True),  # the kernel drops files when it wants the room
-        ("1000", "1000", 99, False),
-        ("max", "1000000", 0, True),
-        (str(2**63 - 4096), "1", 0, True),  # how the old layout says that there is no limit
-        ("", "900", 0, True),
-        ("1000", "", 0, True),
-    ],
-)
-def test_there_is_headroom_with_a_tenth_of_the_memory_free(
-    limit: str, used: str, files: int, room: bool, tmp_path: Path
-) -> None:
-    stat = f"anon 5\nfile 6\ninactive_file {files}\nactive_file 900\n"
-    cgroup(tmp_path, memory_max=f"{limit}\n", memory_current=f"{used}\n", memory_stat=stat)
-    assert PosixHost(tmp_path).has_headroom() is room
-
-
-def test_headroom_is_found_in_the_old_layout_too(tmp_path: Path) -> None:
-    (tmp_path / "memory").mkdir()
-    (tmp_path / "memory" / "memory.limit_in_bytes").write_text("1000\n")
-    (tmp_path / "memory" / "memory.usage_in_bytes").write_text("950\n")
-    assert not PosixHost(tmp_path).has_headroom()
-
-
-@pytest.mark.parametrize(
-    ("table", "found"),
-    [
-        ("0::/system.slice/web.service\n", "system.slice/web.service"),
-        ("12:pids:/x\n1:name=systemd:/x\n0::/system.slice/web.service\n", "system.slice/web.service"),
-        ("0::/\n", ""),
-        ("0::/not/mounted/here\n", ""),
-        ("4:memory:/system.slice/web.service\n", ""),
-        ("", ""),
-    ],
-)
-def test_our_cgroup_is_where_the_kernel_says_or_the_mount_point(
-    table: str, found: str, tmp_path: Path
-) -> None:
-    mounted = tmp_path / "cgroup"
-    (mounted / "system.slice" / "web.service").mkdir(parents=True)
-    (mounted / "system.slice" / "web.service" / "memory.current").touch()
-    (tmp_path / "table").write_text(table)
-    assert own_cgroup(mounted, tmp_path / "table") == mounted / found
-
-
-def test_without_a_table_our_cgroup_is_the_mount_point(tmp_path: Path) -> None:
-    assert own_cgroup(tmp_path, tmp_path / "none") == tmp_path

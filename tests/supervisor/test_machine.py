@@ -102,6 +102,10 @@ EVENTS: list[Event] = [
     events.DumpRequested(99, 9),
     events.Reported(1, "here"),
     events.Reported(99, "here"),
+    events.Reopened(1),
+    events.Reopened(99),
+    events.OverLimit(1, "too much"),
+    events.OverLimit(99, "too much"),
     events.TrialStarted(55),
     events.TrialFailed("no"),
 ]
@@ -583,11 +587,50 @@ def test_a_stalled_worker_that_is_to_be_replaced_is() -> None:
 def test_old_workers_that_drain_for_long_hold_up_the_next_replacement() -> None:
     service = Service(1).boot()
     for wid in (1, 2):
-        service.do(events.RecycleWanted(wid, "old"))
+        service.do(events.RestartRequested(1, wid))
         service.ready(wid + 1)
     assert len(service.children) == 3  # two drain, one serves
-    assert spawned(service.do(events.RecycleWanted(3, "old"))) == []
+    assert spawned(service.do(events.RestartRequested(1, 3))) == []
     assert spawned(service.exit(1)) == [(1, 1)]
+
+
+def test_a_recycled_worker_that_still_drains_holds_up_the_next_one_but_nobody_who_waits_for_another() -> None:
+    service = Service(3).boot()
+    service.do(events.RecycleWanted(1, "limit_worker_memory: 9 MiB"))
+    service.ready(4)
+    assert spawned(service.do(events.RecycleWanted(2, "limit_worker_memory: 9 MiB"))) == []
+    assert spawned(service.do(events.RestartRequested(3, 5))) == [(3, 1)]
+    service.ready(5)
+    assert spawned(service.exit(1)) == [(2, 1)]
+
+
+def test_what_a_worker_was_recycled_for_is_counted() -> None:
+    service = Service(1).boot()
+    for i, reason in enumerate(
+        ("limit_worker_memory: 9 MiB", "limit_worker_lifetime: 5 s", "limit_max_requests: 5"), 1
+    ):
+        service.do(events.RecycleWanted(i, reason))
+        service.ready(i + 1)
+        service.exit(i)
+    service.headroom = False
+    service.pass_time(1)
+    service.do(events.RecycleWanted(4, "limit_worker_memory: 9 MiB"))
+    reasons = service.state.ledger.reasons
+    assert reasons == {"limit_worker_memory": 2, "limit_worker_lifetime": 1, "limit_max_requests": 1}
+
+
+def test_that_a_limit_is_exceeded_from_the_start_is_said_once_in_each_generation() -> None:
+    service = Service(2).boot()
+    for wid in (1, 2, 1):
+        service.do(
+            events.OverLimit(wid, "limit_worker_memory: 9 MiB rss, above 8 MiB, already when it starts")
+        )
+    assert service.logged("already when it starts") == 1
+    assert not service.state.pool.workers[1].retiring
+    service.do(HUP)
+    service.rest()
+    service.do(events.OverLimit(service.wid_of(1), "already when it starts"))
+    assert service.logged("already when it starts") == 2
 
 
 # --- no memory for two -------------------------------------------------------------------------
@@ -1317,7 +1360,10 @@ def test_usr1_reopens_the_logs_of_all_processes() -> None:
     service = Service(3).boot()
     service.do(TTOU)
     assert service.do(events.ReopenRequested()) == [ReopenLogs((1, 2, 3))]
-    assert service.log[-1] == "Received SIGUSR1, reopening log files."
+    assert service.log[-2:] == [
+        "Received SIGUSR1, reopening log files.",
+        "Master and workers have reopened their log files.",
+    ]
 
 
 # --- upgrade -----------------------------------------------------------------------------------

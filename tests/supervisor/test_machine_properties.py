@@ -6,7 +6,7 @@ from dataclasses import asdict
 from typing import Any, get_args
 
 import pytest
-from hypothesis import HealthCheck, settings
+from hypothesis import HealthCheck, given, settings
 from hypothesis import Phase as Search
 from hypothesis import strategies as st
 from hypothesis.stateful import (
@@ -399,3 +399,37 @@ def test_any_sequence_of_events(monkeypatch: pytest.MonkeyPatch) -> None:
     every = {(kind, phase) for kind in get_args(events.Event) for phase in phases}
     missed = every - met - NEVER
     assert sorted(f"{kind.__name__} in {phase.value}" for kind, phase in missed) == []
+
+
+@settings(max_examples=120, deadline=None, derandomize=True, database=None)
+@given(data=st.data(), size=st.integers(1, 64), headroom=st.booleans())
+def test_of_workers_that_all_reach_a_limit_at_once_one_in_ten_is_replaced_at_a_time(
+    data: st.DataObject, size: int, headroom: bool
+) -> None:
+    service = Service(size).boot()
+    service.headroom = headroom
+    service.pass_time(1)
+    most = max(1, size // 10)
+    old = set(service.children)
+    for wid in data.draw(st.permutations(sorted(old))):
+        service.do(events.RecycleWanted(wid, "limit_worker_memory: too much"))
+    while old & set(service.children):
+        leaving = [child.wid for child in service.children.values() if child.told]
+        starting = [child.wid for child in service.children.values() if not child.is_ready]
+        places = {child.slot for child in service.children.values() if child.wid in leaving + starting}
+        assert 0 < len(places) <= most
+        serving = {child.slot for child in service.children.values() if child.is_ready and not child.told}
+        if headroom:
+            assert len(serving) == size  # the successor is ready first
+            assert len(service.children) <= size + most
+        else:
+            assert len(serving) >= size - most
+            assert len(service.children) <= size
+        wid = data.draw(st.sampled_from(leaving + starting))
+        if wid in leaving:
+            service.exit(wid)
+        else:
+            service.ready(wid)
+    service.rest()
+    assert service.holders() == {slot: [1] for slot in range(1, size + 1)}
+    assert service.state.ledger.reasons == {"limit_worker_memory": size}

@@ -464,13 +464,15 @@ def test_usr1_reopens_the_logs_of_the_master_and_of_all_workers(tmp_path: Path) 
         path.rename(tmp_path / "log.1")
         rig.signals.send(USR1)
 
+    heard: list[bytes] = []
     rig.later(1, rotate)
+    rig.later(2, lambda: heard.extend(worker.channel.recv(9) for worker in rig.workers))
     try:
         rig.run()
     finally:
         logging.getLogger("uvicorn.error").removeHandler(handler)
         handler.close()
-    assert [worker.told(USR1) for worker in rig.workers] == [1, 1]
+    assert heard == [b"r", b"r"]
     assert "Stopping parent process" in path.read_text()
 
 
@@ -481,14 +483,28 @@ def test_a_log_file_that_cannot_be_reopened_is_an_error_and_no_end(tmp_path: Pat
     handler = logging.FileHandler(directory / "log")
     logging.getLogger("uvicorn.error").addHandler(handler)
     rig.later(1, lambda: directory.rename(tmp_path / "moved"))
+    heard: list[bytes] = []
     rig.send(1.5, USR1)
+    rig.later(2, lambda: heard.extend(worker.channel.recv(9) for worker in rig.workers))
     try:
         assert rig.run() == 0
     finally:
         logging.getLogger("uvicorn.error").removeHandler(handler)
         handler.close()
     assert rig.logged("A log file cannot be reopened: [Errno 2] No such file or directory") == 1
-    assert [worker.told(USR1) for worker in rig.workers] == [1, 1]
+    assert heard == [b"r", b"r"]
+
+
+def test_a_worker_answers_that_its_log_files_are_reopened_and_one_without_a_channel_is_signalled() -> None:
+    rig = Rig(size=2)
+    rig.later(0.5, lambda: rig.workers[1].channel.shutdown(socket.SHUT_RDWR))
+    rig.send(1, USR1)
+    rig.later(2, lambda: rig.log.append("not yet"))
+    rig.later(3, lambda: rig.workers[0].sender.send(Kind.REOPENED))
+    assert rig.run() == 0
+    done = "Master and workers have reopened their log files."
+    assert rig.log.index("not yet") < rig.log.index(done)
+    assert rig.workers[1].told(USR1) == 1
 
 
 # --- health ------------------------------------------------------------------------------------

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import sys
 import time
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 
-from uvicorn._ipc.channel import Kind, Message, Receiver, Sender, ask_for_report, channel_pair
+from uvicorn._ipc.channel import Kind, Message, Receiver, Sender, Wish, ask, channel_pair
 from uvicorn._ipc.scoreboard import Cell, Scoreboard
 from uvicorn.config import Config
 from uvicorn.server import Server
@@ -41,7 +43,7 @@ def asked(request: pytest.FixtureRequest) -> Iterator[Asked]:
 def test_it_is_answered_once_however_often_it_was_asked(asked: Asked) -> None:
     health, receiver, orphaned = asked
     for _ in range(3):
-        ask_for_report(receiver)
+        ask(receiver, Wish.REPORT)
     health.listen(10)
     (message,), is_open = receiver.receive()
     assert is_open
@@ -56,10 +58,10 @@ def test_it_is_answered_once_however_often_it_was_asked(asked: Asked) -> None:
 
 def test_the_end_of_the_master_is_still_the_end(asked: Asked) -> None:
     health, receiver, orphaned = asked
-    ask_for_report(receiver)
+    ask(receiver, Wish.REPORT)
     receiver.sock.close()
-    ask_for_report(receiver)
-    ask_for_report(None)
+    ask(receiver, Wish.REPORT)
+    assert not ask(None, Wish.REPORT)
     health.listen(10)
     health.listen(10)
     assert orphaned == ["orphan"]
@@ -69,3 +71,37 @@ def test_a_message_says_what_it_is(asked: Asked) -> None:
     health, receiver, _ = asked
     health._sender.send(Kind.ANSWER, "line 7")
     assert receiver.receive() == ([Message(Kind.ANSWER, "line 7")], True)
+
+
+def test_log_files_are_opened_again_and_said_so(asked: Asked, tmp_path: Path) -> None:
+    health, receiver, _ = asked
+    handler = logging.FileHandler(tmp_path / "log")
+    (tmp_path / "log").rename(tmp_path / "old")
+    try:
+        assert ask(receiver, Wish.REOPEN)
+        health.listen(10)
+        assert receiver.receive() == ([Message(Kind.REOPENED)], True)
+        assert (tmp_path / "log").exists()
+    finally:
+        handler.close()
+
+
+def test_both_can_be_asked_for_at_once(asked: Asked) -> None:
+    health, receiver, _ = asked
+    ask(receiver, Wish.REPORT)
+    ask(receiver, Wish.REOPEN)
+    health.listen(10)
+    assert {message.kind for message in receiver.receive()[0]} == {Kind.REOPENED, Kind.ANSWER}
+
+
+def test_a_signal_wakes_the_thread_and_is_not_answered(asked: Asked, tmp_path: Path) -> None:
+    health, receiver, _ = asked
+    handler = logging.FileHandler(tmp_path / "log")
+    (tmp_path / "log").rename(tmp_path / "old")
+    try:
+        health.reopen_soon()
+        health.listen(10)
+        assert (tmp_path / "log").exists()
+        assert receiver.receive() == ([], True)
+    finally:
+        handler.close()

@@ -23,7 +23,6 @@ from uvicorn.server import TICK, Server
 from uvicorn.supervisor.host import PosixHost
 from uvicorn.worker import runtime
 from uvicorn.worker.accept import GatedAcceptor
-from uvicorn.worker.limits import MEMORY_PERIOD
 from uvicorn.worker.runtime import WorkerHooks, leave_as_orphan
 
 pytestmark = [
@@ -32,6 +31,7 @@ pytestmark = [
 ]
 
 MIB = 2**20
+MEMORY_PERIOD = 10.0  # the default
 NOBODY = 2**22 + 1  # above the largest process id there is
 
 
@@ -310,13 +310,15 @@ def test_a_worker_that_drains_does_not_ask_any_more(make: Any) -> None:
 class Memory:
     """Stands in for psutil: the process uses this much."""
 
-    rss = 0
+    rss = pss = uss = 0
 
     def __call__(self) -> Memory:
         return self
 
     def memory_info(self) -> Memory:
         return self
+
+    memory_full_info = memory_info
 
 
 @pytest.fixture
@@ -335,21 +337,44 @@ def test_a_worker_that_stays_too_large_asks_for_a_successor(make: Any, memory: M
         memory.rss = size * MIB
         said += worker.tick(now)
         said += worker.tick(now + 1)  # between two samples nobody looks
-    assert said == [Message(Kind.RECYCLE, "limit_worker_memory: 120 MiB resident, above 100 MiB")]
+    assert said == [Message(Kind.RECYCLE, "limit_worker_memory: 120 MiB rss, above 100 MiB 3 times in a row")]
 
 
-def test_a_memory_limit_that_cannot_be_kept_is_logged_once_and_dropped(
-    make: Any, memory: Memory, error_log: list[logging.LogRecord]
+def test_a_memory_limit_that_a_fresh_worker_exceeds_is_told_once_and_not_applied(
+    make: Any, memory: Memory
 ) -> None:
-    worker = make({"limit_worker_memory": 100 * MIB})
-    now = worker.start()
     memory.rss = 120 * MIB
+    worker = make({"limit_worker_memory": 100 * MIB})
+    worker.hooks.started(worker.server)
+    told = worker.started.told()
+    assert [message.kind for message in told] == [Kind.OVER_LIMIT, Kind.READY]
+    assert told[0].text.startswith("limit_worker_memory: 120 MiB rss, above 100 MiB, already when it starts")
+    now = time.monotonic()
     for _ in range(10):
         now += MEMORY_PERIOD + 1
         assert worker.tick(now) == []
-    assert [each.getMessage() for each in error_log] == [
-        "limit_worker_memory is below what a fresh worker uses: it is not applied."
-    ]
+
+
+def test_the_memory_limit_has_a_jitter_of_its_own_for_each_worker(make: Any, memory: Memory) -> None:
+    found = set()
+    for _ in range(20):
+        worker = make({"limit_worker_memory": 100 * MIB, "limit_worker_memory_jitter": 50 * MIB})
+        worker.start()
+        found.add(worker.hooks._limits._memory)
+    assert len(found) > 1
+    assert all(100 * MIB <= each <= 150 * MIB for each in found)
+
+
+def test_shared_pages_count_in_part_where_that_is_wanted(make: Any, memory: Memory) -> None:
+    memory.rss, memory.pss = 150 * MIB, 50 * MIB
+    worker = make({"limit_worker_memory": 100 * MIB, "worker_memory_measure": "pss"})
+    now = worker.start()
+    memory.pss = 120 * MIB
+    said = []
+    for _ in range(3):
+        now += MEMORY_PERIOD + 1
+        said += worker.tick(now)
+    assert said == [Message(Kind.RECYCLE, "limit_worker_memory: 120 MiB pss, above 100 MiB 3 times in a row")]
 
 
 # --- orphans -----------------------------------------------------------------------------------

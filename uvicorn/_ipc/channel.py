@@ -1,8 +1,8 @@
-"""Small typed messages from a worker to its master, over a socket pair; a byte back asks where it is.
+"""Small typed messages from a worker to its master, over a socket pair; a byte back asks for something.
 
 A message is a kind, a length and as many bytes. The master never blocks on it, reads a bounded amount at a time, and
-takes anything malformed for the end of the channel. The worker never blocks on it either: what does not fit is dropped,
-and of a message that fits in part the rest goes out before anything else.
+takes anything malformed for the end of the channel. The worker never blocks on it either: of what does not fit, reports
+are dropped, and what the master has to know goes out as soon as there is room.
 The channel's end of file tells either side that the other one is gone.
 """
 
@@ -28,6 +28,19 @@ class Kind(enum.IntEnum):
     REPORT = 4  # text for the log: where it is stuck
     ANSWER = 5  # the same, because the master has asked
     FAILED = 6  # its start has failed; the payload says why, in one line
+    REOPENED = 7  # its log files are open again, as the master has asked
+    OVER_LIMIT = 8  # a limit is below what it has used from the start; the payload says which, in words
+
+
+# Text for people, of any length; all others are short, few, and nobody says them again.
+_MAY_BE_LOST = frozenset((Kind.REPORT, Kind.ANSWER))
+
+
+class Wish(enum.Enum):
+    """What a master asks its worker for."""
+
+    REPORT = b"?"  # where it is; answered by ANSWER
+    REOPEN = b"r"  # to open its log files again; answered by REOPENED
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,16 +71,23 @@ class Sender:
         frame = _HEADER.pack(kind, len(payload)) + payload
         with self._lock:
             if not self._send_rest():
-                return False
+                if kind in _MAY_BE_LOST:
+                    return False
+                self._rest += frame
+                return True
             try:
                 sent = self.sock.send(frame)
+            except BlockingIOError:
+                if kind in _MAY_BE_LOST:
+                    return False
+                sent = 0
             except OSError:
                 return False
             self._rest = frame[sent:]
             return True
 
     def flush(self) -> None:
-        """Go on with a message of which only a part has fitted."""
+        """Go on with what has not fitted."""
         with self._lock:
             self._send_rest()
 
@@ -135,8 +155,10 @@ class Receiver:
         return messages, True
 
 
-def ask_for_report(receiver: Receiver | None) -> None:
-    """From the master's end: let the worker say where it is. One that does not listen is not waited for."""
+def ask(receiver: Receiver | None, wish: Wish) -> bool:
+    """From the master's end: ask the worker for something; False where it does not listen, and is not waited for."""
     if receiver is not None:
         with contextlib.suppress(OSError):
-            receiver.sock.send(b"?")
+            receiver.sock.send(wish.value)
+            return True
+    return False

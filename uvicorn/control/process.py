@@ -5,6 +5,7 @@ It is free to crash: the master starts it again, and workers know nothing of it.
 
 from __future__ import annotations
 
+import _thread
 import logging
 import os
 import signal
@@ -72,7 +73,8 @@ def main(start: ControlStart) -> int:
     setproctitle.setproctitle(f"uvicorn: control {start.title}")
     # Before it asks for the signal below: whoever changes its user loses it (prctl(2)).
     start.identity.take()
-    signal.signal(signal.SIGUSR1, lambda number, frame: reopen_or_complain())
+    # Not in the handler itself, which may come in the middle of a line.
+    signal.signal(signal.SIGUSR1, lambda number, frame: _thread.start_new_thread(reopen_or_complain, ()))
     signal_at_parents_death(signal.SIGTERM)
     # Also what the server does in the end: it raises the signal that has stopped it again.
     signal.signal(signal.SIGTERM, _leave)

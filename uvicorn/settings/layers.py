@@ -158,6 +158,7 @@ def _contradictions(resolved: Resolved) -> list[Problem]:
     for name, base in (
         ("limit_max_requests_jitter", "limit_max_requests"),
         ("limit_worker_lifetime_jitter", "limit_worker_lifetime"),
+        ("limit_worker_memory_jitter", "limit_worker_memory"),
     ):
         if resolved.values[name] and resolved.values[base] is None:
             refuse(name, f"has no effect without {base!r}.")

@@ -322,8 +322,31 @@ def _workers(table: _Builder) -> None:
         "limit_worker_memory",
         None,
         Size(2**20),
-        "Replace a worker whose resident memory stays above this size for three samples.",
+        "Replace a worker whose memory is above this size three times in a row. Not applied to one that is above it when "
+        "it starts.",
         default_text="no limit",
+        since="0.37.0+",
+    )
+    add(
+        "limit_worker_memory_jitter",
+        0,
+        Size(),
+        "Up to this size is added at random, so that workers do not leave together.",
+        since="0.37.0+",
+    )
+    add(
+        "worker_memory_measure",
+        "rss",
+        Choice(names=("rss", "pss")),
+        "What is a worker's memory: rss, all that is resident, or pss, in which pages that are shared count in part. pss "
+        "costs more to find out, and is Linux only.",
+        since="0.37.0+",
+    )
+    add(
+        "worker_memory_interval",
+        10,
+        Duration(1),
+        "Time between two looks at a worker's memory.",
         since="0.37.0+",
     )
     add(

@@ -137,7 +137,7 @@ class Abandon:
 
 @dataclass(frozen=True, slots=True)
 class ReopenLogs:
-    """In the master, and by SIGUSR1 in these workers."""
+    """In the master, and in these workers; answered by Reopened for each of them, unless it cannot."""
 
     wids: tuple[int, ...]
 

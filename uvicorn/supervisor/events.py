@@ -246,6 +246,21 @@ class Reported:
 
 
 @dataclass(frozen=True, slots=True)
+class Reopened:
+    """A worker has opened its log files again, or cannot be asked for it."""
+
+    wid: int
+
+
+@dataclass(frozen=True, slots=True)
+class OverLimit:
+    """A worker is above one of its limits from the start, and does not apply it: its successor would be as well."""
+
+    wid: int
+    text: str
+
+
+@dataclass(frozen=True, slots=True)
 class TrialStarted:
     """The trial of the new program runs."""
 
@@ -287,6 +302,8 @@ Event = (
     | RestartRequested
     | DumpRequested
     | Reported
+    | Reopened
+    | OverLimit
     | TrialStarted
     | TrialFailed
 )

@@ -17,9 +17,9 @@ from typing import NoReturn, Protocol
 
 from uvicorn._compat import adopt_orphans
 from uvicorn._forks import fork
+from uvicorn.supervisor.cgroup import MemoryGroup
 
-# With less than this share of the cgroup's memory free there is no room for one more worker.
-HEADROOM = 0.1
+logger = logging.getLogger("uvicorn.error")
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,8 +80,8 @@ class Host(Protocol):
     def oom_kills(self) -> int:
         """How many processes of our cgroup the kernel has killed for lack of memory so far."""
 
-    def has_headroom(self) -> bool:
-        """Whether the cgroup has memory for one more worker."""
+    def has_headroom(self, need: int) -> bool:
+        """Whether the cgroup has memory for one more worker, of so many bytes."""
 
     def wait(self, fds: Sequence[int], timeout: float | None) -> list[int]:
         """Wait until one of the descriptors is readable, or for the time; return those that are."""
@@ -90,8 +90,8 @@ class Host(Protocol):
 class PosixHost:
     """The real one."""
 
-    def __init__(self, cgroup: Path | None = None) -> None:
-        self._cgroup = own_cgroup() if cgroup is None else cgroup
+    def __init__(self, memory: MemoryGroup | None = None) -> None:
+        self._memory = memory or MemoryGroup()
 
     def now(self) -> float:
         return time.monotonic()
@@ -151,30 +151,10 @@ class PosixHost:
         return stat[stat.rindex(b")") + 2 :][:1] in (b"T", b"t")
 
     def oom_kills(self) -> int:
-        return self._count("oom_kill", "memory.events", "memory/memory.oom_control")
+        return self._memory.oom_kills()
 
-    def has_headroom(self) -> bool:
-        limit = self._read("memory.max", "memory/memory.limit_in_bytes").strip()
-        used = self._read("memory.current", "memory/memory.usage_in_bytes").strip()
-        if not limit.isdecimal() or not used.isdecimal() or int(limit) >= 2**60:
-            return True
-        # Files that were read once fill the memory up to the limit; the kernel drops them when it wants room.
-        in_use = int(used) - self._count("inactive_file", "memory.stat", "memory/memory.stat")
-        return int(limit) - in_use >= int(limit) * HEADROOM
-
-    def _count(self, wanted: str, *names: str) -> int:
-        """A number out of a file of the cgroup with a name and a number in each line; 0 where it is not there."""
-        for line in self._read(*names).splitlines():
-            name, _, count = line.partition(" ")
-            if name == wanted and count.isdecimal():
-                return int(count)
-        return 0
-
-    def _read(self, *names: str) -> str:
-        for name in names:
-            with contextlib.suppress(OSError):
-                return (self._cgroup / name).read_text()
-        return ""
+    def has_headroom(self, need: int) -> bool:
+        return self._memory.has_room(need)
 
     def wait(self, fds: Sequence[int], timeout: float | None) -> list[int]:
         poll = select.poll()
@@ -183,13 +163,3 @@ class PosixHost:
         # Rounded up: to wake up a fraction too early would be to wake up twice.
         milliseconds = None if timeout is None else max(0, int(timeout * 1000) + 1)
         return [fd for fd, _ in poll.poll(milliseconds)]
-
-
-def own_cgroup(mounted: Path = Path("/sys/fs/cgroup"), table: Path = Path("/proc/self/cgroup")) -> Path:
-    """The directory of our cgroup: below the mount point, or in a container the mount point itself (cgroups(7))."""
-    with contextlib.suppress(OSError):
-        for line in table.read_text().splitlines():
-            own = mounted / line.removeprefix("0::").lstrip("/")
-            if line.startswith("0::") and (own / "memory.current").exists():
-                return own
-    return mounted

@@ -26,11 +26,12 @@ from uvicorn.supervisor.actions import (
 )
 from uvicorn.supervisor.asked import ON_REQUEST, Ledger, Restart
 from uvicorn.supervisor.events import Event, PoolSpec
-from uvicorn.supervisor.pool import NEVER, SERVING, Mold, Stage, Worker
+from uvicorn.supervisor.pool import GIVEN_UP, NEVER, SERVING, Mold, Stage, Worker
 from uvicorn.supervisor.settle import settle
 from uvicorn.supervisor.stages import Details, What, happen
 from uvicorn.supervisor.state import (
     HURRY_GRACE,
+    REOPEN_TIME,
     Phase,
     Reload,
     State,
@@ -81,7 +82,7 @@ class Machine:
         state = self.state
         if state.phase is Phase.EXITED:
             return NEVER
-        due = [state.phase_deadline, state.trial_deadline, state.health_at]
+        due = [state.phase_deadline, state.trial_deadline, state.health_at, state.reopen_deadline]
         due += [worker.deadline for worker in state.pool]
         due += [mold.deadline for mold in state.pool.molds.values()]
         if state.phase is Phase.RUNNING:
@@ -398,8 +399,22 @@ def _dump(state: State, event: events.DumpRequested, now: float) -> None:
 
 def _reopen(state: State, event: events.ReopenRequested, now: float) -> None:
     state.log(f"{_heard(event, 'SIGUSR1')}, reopening log files.")
-    state.act(ReopenLogs(tuple(worker.wid for worker in state.pool if worker.pid is not None)))
-    _answer(state, event, True, "Master and workers reopen their log files.")
+    told = [worker.wid for worker in state.pool if worker.stage not in GIVEN_UP]
+    state.reopening |= set(told)
+    state.reopen_deadline = now + REOPEN_TIME
+    state.ledger.wait("reopen", event.asked)
+    state.act(ReopenLogs(tuple(told)))
+
+
+def _reopened(state: State, event: events.Reopened, now: float) -> None:
+    state.reopening.discard(event.wid)
+
+
+def _over_limit(state: State, event: events.OverLimit, now: float) -> None:
+    worker = state.pool.workers.get(event.wid)
+    if worker is not None and worker.generation != state.over_limit:
+        state.over_limit = worker.generation
+        state.log(f"{worker.name}: {event.text}", logging.WARNING)
 
 
 def _pause(state: State, event: events.PauseRequested, now: float) -> None:
@@ -489,6 +504,8 @@ _HANDLERS: dict[type, Callable[[State, Any, float], None]] = {
     events.RestartRequested: _restart,
     events.DumpRequested: _dump,
     events.Reported: _reported,
+    events.Reopened: _reopened,
+    events.OverLimit: _over_limit,
     events.TrialStarted: _trial_started,
     events.TrialFailed: _trial_failed,
 }

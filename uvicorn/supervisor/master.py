@@ -15,7 +15,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import replace
 from typing import assert_never
 
-from uvicorn._ipc.channel import Kind, Message, ask_for_report
+from uvicorn._ipc.channel import Kind, Message, Wish, ask
 from uvicorn._ipc.control import ControlMain
 from uvicorn._ipc.mold import MoldMain
 from uvicorn._ipc.scoreboard import Cell, Drain, Scoreboard
@@ -263,6 +263,10 @@ class Master:
                 return events.Complained(wid, message.text)
             case Kind.ANSWER:
                 return events.Reported(wid, message.text)
+            case Kind.REOPENED:
+                return events.Reopened(wid)
+            case Kind.OVER_LIMIT:
+                return events.OverLimit(wid, message.text)
             case Kind.REPORT:
                 worker = self._machine.state.pool.workers.get(wid)
                 logger.error("Report of %s:\n%s", worker.name if worker else f"worker {wid}", message.text)
@@ -303,7 +307,7 @@ class Master:
             case actions.Answer(number, ok, text):
                 self._control.answer(number, ok, text)
             case actions.AskForReport(wid):
-                ask_for_report(self._links[wid].receiver)
+                ask(self._links[wid].receiver, Wish.REPORT)
             case actions.Spawn():
                 return self._spawn(action)
             case actions.SpawnMold():
@@ -344,8 +348,7 @@ class Master:
                 reopen_or_complain(self.plan.identity.uid)
                 self._control.reopen_logs()
                 self._spawner.reopen_logs(self._reaped)
-                for wid in wids:
-                    self._signal(wid, signal.SIGUSR1)
+                return [gone for wid in wids for gone in self._reopen_in(wid)]
             case actions.CloseListeners():
                 self._listeners.stop()
             case actions.StartTrial():
@@ -368,6 +371,15 @@ class Master:
     def _signal_group(self, pid: int, number: int) -> None:
         if pid not in self._reaped:
             self._host.signal_group(pid, number)
+
+    def _reopen_in(self, wid: int) -> list[Event]:
+        link = self._links[wid]
+        # One that a mold is still to fork finds the wish in its channel.
+        if ask(link.receiver, Wish.REOPEN):
+            return []
+        if link.pid:
+            self._signal(wid, signal.SIGUSR1)
+        return [events.Reopened(wid)]  # it has no way to tell
 
     def _inspect(self, wid: int) -> list[Event]:
         pid = self._links[wid].pid
@@ -451,7 +463,9 @@ class Master:
             for wid, link in self._links.items()
             if link.row[Cell.READY]
         )
-        return events.HealthRead(readings, self._host.has_headroom())
+        # A fresh worker is about as large as the smallest one.
+        sizes = [link.row[Cell.RSS] for link in self._links.values() if link.row[Cell.RSS]]
+        return events.HealthRead(readings, self._host.has_headroom(min(sizes, default=0)))
 
     # --- settings ----------------------------------------------------------------------------
 

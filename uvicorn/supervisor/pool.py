@@ -31,6 +31,7 @@ class Stage(enum.Enum):
 
 HOLDING = frozenset((Stage.SPAWNING, Stage.STARTING, Stage.READY, Stage.STALLED))
 SERVING = frozenset((Stage.READY, Stage.STALLED))
+GIVEN_UP = frozenset((Stage.ABORTING, Stage.KILLED))
 
 
 @dataclass(slots=True)

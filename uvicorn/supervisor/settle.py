@@ -13,7 +13,7 @@ from uvicorn.supervisor import policy
 from uvicorn.supervisor.actions import Exit, Spawn
 from uvicorn.supervisor.asked import ON_REQUEST
 from uvicorn.supervisor.events import PoolSpec
-from uvicorn.supervisor.pool import HOLDING, SERVING, Stage, Worker
+from uvicorn.supervisor.pool import HOLDING, NEVER, SERVING, Stage, Worker
 from uvicorn.supervisor.preload import ask, can_spawn, drop_outdated_mold, start_mold
 from uvicorn.supervisor.state import (
     Phase,
@@ -137,16 +137,17 @@ def start_replacement(state: State, now: float) -> bool:
         return False
     replaceable = _replaceable(state, now)
     outdated = [worker for worker in replaceable if worker.generation != state.generation]
-    asking = [worker for worker in replaceable if worker.retiring]
+    asking = sorted((worker for worker in replaceable if worker.retiring), key=_is_recycled)
     limit = 1 if outdated else policy.surge(state.size)
     candidates = outdated or asking
     # With memory for everybody, a slot that has lost its worker holds nobody up. Without, nobody goes before it has
     # one again: else one after the other would go.
     missing = _vacated(state) if state.headroom else _unserved(state)
-    if not candidates or state.pool.being_replaced() + missing >= limit:
+    if not candidates or state.pool.being_replaced() + missing + _recycled(state, candidates[0]) >= limit:
         return False
     worker = candidates[0]
     if not state.headroom:
+        state.ledger.count(_why_replaced(state, worker))
         state.log(
             f"{worker.name} goes before its successor comes: there is no memory for both.", logging.WARNING
         )
@@ -185,6 +186,23 @@ def finish_scaling(state: State, now: float) -> bool:
     if "scale" not in state.ledger.waiting or len(state.pool.ready()) != state.wanted:
         return False
     state.end("scale", True, f"{state.wanted} worker(s) are ready.")
+    return True
+
+
+def finish_reopening(state: State, now: float) -> bool:
+    """Every worker has opened its log files again, or has had its time for it."""
+    if state.reopen_deadline == NEVER or (state.reopening and now < state.reopen_deadline):
+        return False
+    state.reopen_deadline = NEVER
+    late = [worker.name for worker in state.pool if worker.wid in state.reopening]
+    state.reopening.clear()
+    if late:
+        text = f"Not all log files are reopened: no answer from {', '.join(late)}."
+        state.log(text, logging.WARNING)
+    else:
+        text = "Master and workers have reopened their log files."
+        state.log(text)
+    state.out += state.ledger.end("reopen", not late, text)
     return True
 
 
@@ -240,10 +258,11 @@ RULES: dict[Phase, tuple[Rule, ...]] = {
         start_replacement,
         finish_roll,
         finish_scaling,
+        finish_reopening,
         forget_restart,
     ),
-    Phase.LINGERING: (stop_serving_on, drop_outdated_start, finish_replacement),
-    Phase.STOPPING: (stop_listening, exit_when_empty),
+    Phase.LINGERING: (stop_serving_on, drop_outdated_start, finish_replacement, finish_reopening),
+    Phase.STOPPING: (stop_listening, finish_reopening, exit_when_empty),
     Phase.EXITED: (),
 }
 
@@ -252,7 +271,23 @@ def _why_replaced(state: State, worker: Worker) -> str:
     """For the counts of restarts."""
     if worker.generation != state.generation:
         return "reloaded"
-    return "requested" if worker.retiring == ON_REQUEST else "recycled"
+    if worker.retiring == ON_REQUEST:
+        return "requested"
+    limit, colon, _ = worker.retiring.partition(":")
+    return limit if colon else "recycled"
+
+
+def _is_recycled(worker: Worker) -> bool:
+    """Whether it goes because it has reached a limit; those that somebody waits for go first."""
+    return bool(worker.retiring) and worker.retiring != ON_REQUEST
+
+
+def _recycled(state: State, candidate: Worker) -> int:
+    """How many workers that have reached a limit are still leaving, where one more would join them. Each of them uses
+    memory beside its successor; one after the other would make twice as many processes as wanted."""
+    if not _is_recycled(candidate) or candidate.generation != state.generation:
+        return 0
+    return sum(1 for worker in state.pool if _is_recycled(worker) and worker.stage not in HOLDING)
 
 
 def _is_canary(state: State, worker: Worker) -> bool:

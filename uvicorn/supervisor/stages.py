@@ -224,6 +224,7 @@ def _leave(state: State, worker: Worker, now: float, details: Details) -> str:
     assert details.exit is not None
     assert worker.pid is not None
     state.pool.remove(worker)
+    state.reopening.discard(worker.wid)
     state.act(Forget(worker.wid, worker.pid))
     state.out += state.ledger.end_dump(worker.wid, False, f"{worker.name} has ended.")
     if worker.ready_at is not None and now - worker.ready_at >= policy.STABLE_AFTER:

@@ -31,6 +31,8 @@ HURRY_GRACE = 1.0
 ABANDON_GRACE = 5.0
 # A mold has nothing to finish, and dies of SIGTERM: this is for one in an uninterruptible system call.
 MOLD_GRACE = 1.0
+# How long workers are waited for that open their log files again.
+REOPEN_TIME = 10.0
 # How long the listeners stay open after the signal to stop, for workers to empty the accept queue.
 QUEUE_GRACE = 0.5
 
@@ -79,6 +81,9 @@ class State:
         ledger: What was asked for by number, and how things have ended.
         health_at: When the scoreboard is to be read next; a master that comes later was itself held up.
         upgrading: Whether another program is tried, or is about to take this one's place.
+        reopening: The workers that have been asked to open their log files again, and have not answered.
+        reopen_deadline: How long they are waited for.
+        over_limit: The generation of which it has been said that its workers are above a limit from the start.
         out: The actions of the present step.
     """
 
@@ -104,6 +109,9 @@ class State:
     headroom: bool = True
     listening: bool = True
     upgrading: bool = False
+    reopening: set[int] = field(default_factory=set)
+    reopen_deadline: float = NEVER
+    over_limit: int = 0
     trial: int | None = None
     trial_deadline: float = NEVER
     out: list[Action] = field(default_factory=list)

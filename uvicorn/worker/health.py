@@ -8,6 +8,7 @@ goes on, the process is. The thread also waits on the master's channel, whose en
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import os
 import select
 import sys
@@ -17,8 +18,9 @@ import traceback
 from collections.abc import Callable, Iterable
 from typing import Any
 
-from uvicorn._ipc.channel import Kind, Sender
+from uvicorn._ipc.channel import Kind, Sender, Wish, receive_what_came
 from uvicorn._ipc.scoreboard import Cell, Row
+from uvicorn._logconfig import reopen_or_complain
 from uvicorn.server import Server
 
 # More of a report than this is of no use to anybody.
@@ -56,6 +58,14 @@ class HealthThread(threading.Thread):
         self._server = server
         self._reported = False
         self._orphaned = False
+        # For a signal handler, which may do no more than wake.
+        self._woken, self._wake = os.pipe()
+        os.set_blocking(self._wake, False)
+
+    def reopen_soon(self) -> None:
+        """Open the log files again, in this thread: in the middle of the main thread's lines it must not be done."""
+        with contextlib.suppress(OSError):
+            os.write(self._wake, Wish.REOPEN.value)
 
     def run(self) -> None:
         period = min(1.0, self._healthcheck / 4)
@@ -80,20 +90,27 @@ class HealthThread(threading.Thread):
             return
         poll = select.poll()
         poll.register(self._sender.sock.fileno(), select.POLLIN)
-        if not poll.poll(seconds * 1000):
+        poll.register(self._woken, select.POLLIN)
+        readable = [fd for fd, _ in poll.poll(seconds * 1000)]
+        if self._woken in readable:
+            os.read(self._woken, 64)
+            reopen_or_complain()
+        if self._sender.sock.fileno() in readable:
+            self._heed(receive_what_came(self._sender.sock, 64))
+
+    def _heed(self, wishes: bytes | None) -> None:
+        """What the master asks for."""
+        if wishes is None:
             return
-        try:
-            asked = bool(self._sender.sock.recv(64))
-        except BlockingIOError:
-            return
-        except OSError:
-            asked = False
-        if asked:
-            self._sender.send(Kind.ANSWER, self._report_now())
-        else:
-            # The end of the file.
+        if not wishes:  # the end of the file
             self._orphaned = True
             self._on_orphaned()
+            return
+        if Wish.REOPEN.value in wishes:
+            reopen_or_complain()
+            self._sender.send(Kind.REOPENED)
+        if Wish.REPORT.value in wishes:
+            self._sender.send(Kind.ANSWER, self._report_now())
 
     def _report_now(self) -> str:
         """Where the process is at this moment, stuck or not."""

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-# Memory is looked at this often, in seconds, and has to be above the limit this many times in a row.
-MEMORY_PERIOD = 10.0
+# Memory has to be above the limit this many times in a row: one large request is no leak.
 MEMORY_SAMPLES = 3
 
 
@@ -12,47 +11,55 @@ class Limits:
 
     Args:
         lifetime: Seconds it may live, jitter included; None for ever.
-        memory: Bytes of resident memory it may use; None for any.
+        memory: Bytes of memory it may use, jitter included; None for any.
         now: Monotonic seconds.
+        period: Seconds between two looks at memory.
+        measure: What is looked at, for the log.
 
     Attributes:
-        useless: Whether the very first sample was above the limit, which does not count any more.
+        useless: Why the limit of memory is not applied, in words; "" where it is.
     """
 
-    def __init__(self, lifetime: float | None, memory: int | None, now: float) -> None:
+    def __init__(
+        self, lifetime: float | None, memory: int | None, now: float, period: float, measure: str = "rss"
+    ) -> None:
         self._end = now + lifetime if lifetime is not None else None
         self._lifetime = lifetime
         self._memory = memory
+        self._period = period
+        self._measure = measure
         self._above = 0
-        self._next_sample = now + MEMORY_PERIOD
-        self._first = True
-        self.useless = False
+        # Of a worker that has served nothing yet: what its successor would use as well.
+        self._next_sample = now
+        self._fresh = True
+        self.useless = ""
 
     def wants_sample(self, now: float) -> bool:
         """Whether memory should be looked at now."""
         return self._memory is not None and now >= self._next_sample
 
-    def sample(self, now: float, resident: int) -> str | None:
+    def sample(self, now: float, used: int) -> str | None:
         """Take a look at memory; a reason to replace the worker, or None.
 
-        A worker that is above its limit from the start would be replaced by one that is, too: then the limit is of
-        no use, and the first sample says so by switching it off.
+        A worker that is above its limit from the start would be replaced by one that is, too, and so on for ever: then
+        the limit is not applied to it.
         """
         assert self._memory is not None
-        self._next_sample = now + MEMORY_PERIOD
-        first, self._first = self._first, False
-        if resident <= self._memory:
+        self._next_sample = now + self._period
+        fresh, self._fresh = self._fresh, False
+        if used <= self._memory:
             self._above = 0
             return None
-        if first:
-            self.useless = True
+        text = f"limit_worker_memory: {used >> 20} MiB {self._measure}, above {self._memory >> 20} MiB"
+        if fresh:
+            self.useless = f"{text}, already when it starts: the limit is not applied; raise it."
             self._memory = None
             return None
         self._above += 1
         if self._above < MEMORY_SAMPLES:
             return None
-        self._above = 0
-        return f"limit_worker_memory: {resident >> 20} MiB resident, above {self._memory >> 20} MiB"
+        self._memory = None  # said once: the master has heard it, or will
+        return f"{text} {MEMORY_SAMPLES} times in a row"
 
     def expired(self, now: float) -> str | None:
         """A reason to replace the worker for its age, or None."""

@@ -23,7 +23,6 @@ from uvicorn._compat import signal_at_parents_death
 from uvicorn._ipc.channel import Kind
 from uvicorn._ipc.scoreboard import Cell
 from uvicorn._ipc.start import WorkerStart
-from uvicorn._logconfig import reopen_or_complain
 from uvicorn._privileges import Identity
 from uvicorn.config import STARTUP_FAILURE
 from uvicorn.importer import forget_application_modules, own_traceback
@@ -52,10 +51,10 @@ def main(start: WorkerStart, preloaded: Mapping[int, Any] | None = None) -> int:
     hooks.show("starting")
     if preloaded is None:
         forget_exit_handlers()
-    _set_up_process(start, server, preloaded or {})
     health = HealthThread(
         start.row, start.sender, start.healthcheck, lambda: leave_as_orphan(hooks, server), server
     )
+    _set_up_process(start, server, health, preloaded or {})
     health.start()
     complaint = Complaint()
     logger.addFilter(complaint)
@@ -146,12 +145,14 @@ def _end_with_master(start: WorkerStart) -> None:
         raise SystemExit(0)  # it died before we could ask to be told
 
 
-def _set_up_process(start: WorkerStart, server: Server | None, preloaded: Mapping[int, Any]) -> None:
+def _set_up_process(
+    start: WorkerStart, server: Server | None, health: HealthThread, preloaded: Mapping[int, Any]
+) -> None:
     # Written by C code, without the GIL: also where Python cannot run any more.
     faulthandler.enable(file=2, all_threads=True)
     signal.signal(signal.SIGTERM, _leave_early)
     signal.signal(signal.SIGQUIT, lambda number, frame: _hurry(server))
-    signal.signal(signal.SIGUSR1, lambda number, frame: reopen_or_complain())
+    signal.signal(signal.SIGUSR1, lambda number, frame: health.reopen_soon())
     for number, handler in preloaded.items():
         signal.signal(number, handler)  # as if it had been imported here
     signal.pthread_sigmask(signal.SIG_SETMASK, ())

@@ -45,6 +45,7 @@ class WorkerHooks(ServerHooks):
         # Of this process, since workers are forked before this is made.
         self._process = psutil.Process()
         self._gates: list[GatedAcceptor] = []
+        self._pss = False
         self._looked_at = 0.0
         self._ended = 0  # connections since then
         # Called when the worker is ready.
@@ -99,9 +100,17 @@ class WorkerHooks(ServerHooks):
         lifetime = config.limit_worker_lifetime
         if lifetime is not None:
             lifetime += random.uniform(0, config.limit_worker_lifetime_jitter)  # noqa: S311 - spreads load
-        self._limits = Limits(lifetime, config.limit_worker_memory, time.monotonic())
+        memory = config.limit_worker_memory
+        if memory is not None:
+            memory += random.randint(0, config.limit_worker_memory_jitter)  # noqa: S311 - spreads load
+        self._pss = config.worker_memory_measure == "pss"
+        now = time.monotonic()
+        measure = config.worker_memory_measure
+        self._limits = Limits(lifetime, memory, now, config.worker_memory_interval, measure)
         if config.tune_gc:
             freeze_heap()
+        self._carry_over(server)
+        self._look_at_limits(self._limits, now)
         self._row[Cell.ACCEPTING] = 1
         self.say_ready()
 
@@ -119,16 +128,25 @@ class WorkerHooks(ServerHooks):
         self._row.stamp(Cell.LOOP_TICK)
         self._carry_over(server)
         self._look_for_churn(now)
-        limits = self._limits
-        if limits is None or server.server_state.draining:
-            return
+        if self._limits is not None and not server.server_state.draining:
+            self._look_at_limits(self._limits, now)
+
+    def _look_at_limits(self, limits: Limits, now: float) -> None:
         reason = limits.expired(now)
         if reason is None and limits.wants_sample(now):
-            reason = limits.sample(now, self._row[Cell.RSS])
+            reason = limits.sample(now, self._memory())
             if limits.useless:  # no sample is wanted after this one
-                logger.warning("limit_worker_memory is below what a fresh worker uses: it is not applied.")
+                self._start.sender.send(Kind.OVER_LIMIT, limits.useless)
         if reason is not None:
             self._start.sender.send(Kind.RECYCLE, reason)
+
+    def _memory(self) -> int:
+        """What the limit is compared with."""
+        if not self._pss:
+            return self._row[Cell.RSS]
+        full = self._process.memory_full_info()
+        # Elsewhere than on Linux what is the process's own comes nearest.
+        return int(getattr(full, "pss", full.uss))
 
     def _look_for_churn(self, now: float) -> None:
         passed = now - self._looked_at
