@@ -111,16 +111,12 @@ def _command(ctx: click.Context, check_config: bool, **_: Any) -> None:
     try:
         resolved = resolve(command_line)
     except SettingsError as exc:
-        for problem in exc.problems:
-            click.echo(f"Error: {_told(problem)}", err=True)
-        ctx.exit(USAGE_ERROR)
+        _refuse(ctx, exc.problems)
     if resolved.values["app"] is None:
         raise click.UsageError("Missing argument 'APP'.", ctx)
     if check_config:
         ctx.exit(_check(resolved))
-    if problems := root_problems(resolved):
-        click.echo(f"Error: {problems[0]}", err=True)
-        ctx.exit(USAGE_ERROR)
+    _refuse(ctx, root_problems(resolved))
 
     shown = masked(sys.orig_argv)
     if shown != sys.orig_argv:
@@ -144,6 +140,14 @@ def _command(ctx: click.Context, check_config: bool, **_: Any) -> None:
         except Exception as exc:  # noqa: BLE001 - the application may raise anything
             _report_load_error(resolved.values["app"], exc)
             ctx.exit(STARTUP_FAILURE)
+
+
+def _refuse(ctx: click.Context, problems: Sequence[Problem]) -> None:
+    """End with everything that is wrong, if anything is."""
+    for problem in problems:
+        click.echo(f"Error: {_told(problem)}", err=True)
+    if problems:
+        ctx.exit(USAGE_ERROR)
 
 
 def _fill_standard_descriptors() -> None:

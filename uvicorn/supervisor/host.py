@@ -19,8 +19,6 @@ from uvicorn._compat import adopt_orphans
 from uvicorn._forks import fork
 from uvicorn.supervisor.cgroup import MemoryGroup
 
-logger = logging.getLogger("uvicorn.error")
-
 
 @dataclass(frozen=True, slots=True)
 class ChildExit:

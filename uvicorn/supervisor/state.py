@@ -32,7 +32,7 @@ ABANDON_GRACE = 5.0
 # A mold has nothing to finish, and dies of SIGTERM: this is for one in an uninterruptible system call.
 MOLD_GRACE = 1.0
 # How long workers are waited for that open their log files again.
-REOPEN_TIME = 10.0
+REOPEN_TIME = 5.0
 # How long the listeners stay open after the signal to stop, for workers to empty the accept queue.
 QUEUE_GRACE = 0.5
 
