@@ -116,7 +116,8 @@ def _command(ctx: click.Context, check_config: bool, **_: Any) -> None:
         raise click.UsageError("Missing argument 'APP'.", ctx)
     if check_config:
         ctx.exit(_check(resolved))
-    _refuse(ctx, root_problems(resolved))
+    if problems := root_problems(resolved):
+        _refuse(ctx, problems)
 
     shown = masked(sys.orig_argv)
     if shown != sys.orig_argv:
@@ -142,12 +143,11 @@ def _command(ctx: click.Context, check_config: bool, **_: Any) -> None:
             ctx.exit(STARTUP_FAILURE)
 
 
-def _refuse(ctx: click.Context, problems: Sequence[Problem]) -> None:
-    """End with everything that is wrong, if anything is."""
+def _refuse(ctx: click.Context, problems: Sequence[Problem]) -> NoReturn:
+    """Say everything that is wrong, and end."""
     for problem in problems:
         click.echo(f"Error: {_told(problem)}", err=True)
-    if problems:
-        ctx.exit(USAGE_ERROR)
+    ctx.exit(USAGE_ERROR)
 
 
 def _fill_standard_descriptors() -> None:

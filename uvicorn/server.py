@@ -25,6 +25,7 @@ from email.utils import formatdate
 from types import FrameType
 from typing import Any
 
+from uvicorn._early import before_us
 from uvicorn._listening import ServerOpener, any_readable, only_address
 from uvicorn._sockets import (
     BindError,
@@ -207,7 +208,7 @@ class Server:
         if threading.current_thread() is not threading.main_thread():
             yield
             return
-        previous = {sig: signal.signal(sig, self.handle_exit) for sig in HANDLED_SIGNALS}
+        previous = {sig: before_us(signal.signal(sig, self.handle_exit)) for sig in HANDLED_SIGNALS}
         try:
             yield
         finally:

@@ -107,6 +107,28 @@ def test_process_1_replaces_workers_and_reloads(tmp_path: Path) -> None:
         assert service.wait_exit() == 0
 
 
+@in_namespace
+def test_process_1_hears_a_stop_while_it_still_imports(tmp_path: Path) -> None:
+    # Found in the place of the real one, since `python -m` looks into the current directory first.
+    (tmp_path / "setproctitle.py").write_text(
+        "print('importing', flush=True)\nimport time\ntime.sleep(1000)\n"
+    )
+    with Contained(tmp_path, "--port", "0", "--workers", "2") as service:
+        service.wait_log("importing")
+        service.master.terminate()
+        assert service.wait_exit() == 128 + signal.SIGTERM
+
+
+@in_namespace
+def test_a_single_process_1_that_has_stopped_in_order_ends_with_0(tmp_path: Path) -> None:
+    # As with 0.37.0: the kernel throws the signal away that it raises again in the end.
+    with Contained(tmp_path, "--port", "0") as service:
+        service.wait_serving()
+        service.master.terminate()
+        assert service.wait_exit() == 0
+        assert "Finished server process [1]" in service.log
+
+
 # --- what the image is made from -----------------------------------------------------------------
 
 
