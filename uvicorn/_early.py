@@ -25,7 +25,9 @@ def is_our_command(argv: list[str], original: list[str]) -> bool:
     if os.path.basename(argv[0] if argv else "").removesuffix(".exe") == "uvicorn":
         return True
     # While `python -m` still looks for the module, that is all there is.
-    return argv[:1] == ["-m"] and ("-m", "uvicorn") in zip(original, original[1:], strict=False)
+    return (
+        argv[:1] == ["-m"] and "uvicorn" in original[1:] and original[original.index("uvicorn") - 1] == "-m"
+    )
 
 
 def prepare() -> None:

@@ -273,8 +273,7 @@ def _why_replaced(state: State, worker: Worker) -> str:
         return "reloaded"
     if worker.retiring == ON_REQUEST:
         return "requested"
-    limit, colon, _ = worker.retiring.partition(":")
-    return limit if colon else "recycled"
+    return worker.retiring.partition(":")[0]  # the limit, by its name
 
 
 def _is_recycled(worker: Worker) -> bool:
