@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import grp
+import http.client
 import json
 import os
 import pwd
@@ -352,6 +353,57 @@ def test_memory_is_measured_and_crashes_are_reported_without_root(serve: Serve, 
         assert service.stop() == 0
 
 
+def test_the_mold_steps_down_before_it_imports_the_application(serve: Serve, place: Path) -> None:
+    (place / "app.py").write_text(WHO)
+    authority = trustme.CA()
+    leaf = authority.issue_cert("127.0.0.1", "localhost")
+    leaf.private_key_pem.write_to_path(place / "key.pem")
+    (place / "key.pem").chmod(0o600)
+    (place / "cert.pem").write_bytes(b"".join(each.bytes() for each in leaf.cert_chain_pems))
+    context = ssl.create_default_context()
+    authority.configure_trust(context)
+    tls = ("--ssl-keyfile", "key.pem", "--ssl-certfile", "cert.pem")
+    with serve("--port", "0", "--workers", "2", "--preload", "--umask", "027", *tls) as service:
+        service.wait_ready(2)
+        connection = http.client.HTTPSConnection("127.0.0.1", service.port, timeout=PATIENCE, context=context)
+        connection.request("GET", "/")
+        found = json.loads(connection.getresponse().read())
+        connection.close()
+        assert found["import"] == [NOBODY.pw_uid] * 3
+        assert (found["Umask"], found["user"]) == (["0027"], "nobody")
+        children = service.workers()
+        assert sorted(title.split()[1] for title in children.values()) == ["mold", "worker", "worker"]
+        assert {tuple(ids(pid)) for pid in children} == {tuple(AS_NOBODY_IDS)}
+        service.send_signal(signal.SIGHUP)
+        service.wait_log("Reload complete")
+        os.kill(service.pid, signal.SIGKILL)
+        service.process.wait()
+        wait_for(lambda: not service.session(), "the end of mold and workers")
+
+
+CONTEXT = """
+import os
+SEEN = []
+def make(config, default):
+    SEEN.append(os.getuid())
+    print("context made by", os.getuid(), flush=True)
+    return default()
+"""
+
+
+def test_a_factory_of_contexts_gets_a_key_that_it_could_not_read_itself(serve: Serve, place: Path) -> None:
+    (place / "app.py").write_text(APP + CONTEXT)
+    leaf = trustme.CA().issue_cert("127.0.0.1")
+    leaf.private_key_pem.write_to_path(place / "key.pem")
+    (place / "key.pem").chmod(0o600)
+    (place / "cert.pem").write_bytes(b"".join(each.bytes() for each in leaf.cert_chain_pems))
+    tls = ("--ssl-keyfile", "key.pem", "--ssl-certfile", "cert.pem", "--ssl-context-factory", "app:make")
+    with serve("--port", "0", "--workers", "1", *tls) as service:
+        service.wait_ready(1)
+        assert f"context made by {NOBODY.pw_uid}" in service.log
+        assert service.stop() == 0
+
+
 # --- root has to be named ----------------------------------------------------------------------
 
 
@@ -401,6 +453,19 @@ def test_another_user_without_a_master_is_refused(place: Path) -> None:
     code, log = exit_of(place, "app:app", "--user", "nobody")
     assert code == 2
     assert "'--user': needs a master: give 'workers' as well (1 is enough)." in log
+
+
+@pytest.mark.parametrize("workers", [(), ("--workers", "1")])
+def test_the_umask_counts_for_sockets_with_and_without_a_master(
+    place: Path, workers: tuple[str, ...]
+) -> None:
+    (place / "app.py").write_text(APP + "\nopen('made', 'w').close()\n")
+    with Service(place, "--bind", "unix:a.sock", *workers, "--umask", "077") as service:
+        service.wait_log("Application startup complete")
+        wait_for((place / "a.sock").exists, "the socket")
+        assert stat.S_IMODE((place / "a.sock").stat().st_mode) == 0o600
+        assert stat.S_IMODE((place / "made").stat().st_mode) == 0o600
+        service.stop()
 
 
 # --- the pid file ------------------------------------------------------------------------------

@@ -413,11 +413,16 @@ def test_replacements_are_counted_by_reason() -> None:
     service.all_ready()
     service.exit(service.wid_of(1), -9, out_of_memory=True)
     service.all_ready()
-    service.do(events.RecycleWanted(service.wid_of(1), "limit"))
+    service.do(events.RecycleWanted(service.wid_of(1), "limit_worker_memory: too much"))
     service.rest()
     service.children[service.wid_of(1)].loop_hangs = True
     service.pass_time(20)
-    assert service.state.ledger.reasons == {"died": 1, "out_of_memory": 1, "recycled": 1, "stalled": 1}
+    assert service.state.ledger.reasons == {
+        "died": 1,
+        "out_of_memory": 1,
+        "limit_worker_memory": 1,
+        "stalled": 1,
+    }
 
 
 def test_a_reload_with_another_size_ends_with_that_size() -> None:

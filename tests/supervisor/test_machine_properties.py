@@ -47,6 +47,7 @@ STRAYS: list[Any] = [
     events.SpawnFailed(STRAY, "no memory"),
     events.Ready(STRAY),
     events.RecycleWanted(STRAY, "limit"),
+    events.OverLimit(STRAY, "too much"),
     events.Complained(STRAY, "no such module"),
     events.StoppedAccepting(STRAY),
     events.Exited(99999, 1),
@@ -136,6 +137,11 @@ class AnyService(RuleBasedStateMachine):
     def one_asks_to_be_replaced(self, data: st.DataObject) -> None:
         if child := self.pick(data, is_ready=True):
             self.service.do(events.RecycleWanted(child.wid, "limit"))
+
+    @rule(data=st.data())
+    def one_is_too_large_already_when_it_starts(self, data: st.DataObject) -> None:
+        if child := self.pick(data, is_ready=True):
+            self.service.do(events.OverLimit(child.wid, "too much"))
 
     @rule(
         data=st.data(), what=st.sampled_from(["loop_hangs", "thread_hangs", "stopped"]), value=st.booleans()
