@@ -14,6 +14,9 @@ import sys
 from collections.abc import Callable
 from typing import NoReturn
 
+# Asked for once: each of them becomes an enum's member, in every process anew.
+ALL_SIGNALS = frozenset(signal.valid_signals()) if hasattr(signal, "valid_signals") else frozenset()
+
 logger = logging.getLogger("uvicorn.error")
 
 
@@ -29,7 +32,7 @@ def fork(child: Callable[[], int], own_group: bool = True) -> int:
         OSError: No process could be made.
     """
     flush_output()
-    previous = signal.pthread_sigmask(signal.SIG_BLOCK, signal.valid_signals())
+    previous = signal.pthread_sigmask(signal.SIG_BLOCK, ALL_SIGNALS)
     try:
         pid = os.fork()
     except OSError:

@@ -333,6 +333,13 @@ def prepare_forks(config: Config) -> None:
     which has no place in the master. What exists now is left out of all garbage collections, so that the workers go
     on sharing its pages.
     """
+    if not config.preload:
+        _import_implementations(config)
+    gc.collect()
+    gc.freeze()
+
+
+def _import_implementations(config: Config) -> None:
     tables: tuple[tuple[Any, Mapping[str, str | None]], ...] = (
         (config.http, HTTP_PROTOCOLS),
         (config.ws, WS_PROTOCOLS),
@@ -344,8 +351,6 @@ def prepare_forks(config: Config) -> None:
             import_from_string(path)
     if config.loop in LOOP_FACTORIES:
         config.get_loop_factory()
-    gc.collect()
-    gc.freeze()
 
 
 def _adopted(config: Config, plan: Plan, sockets: list[socket.socket]) -> list[tuple[Key, Listener]]:

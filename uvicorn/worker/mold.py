@@ -22,10 +22,9 @@ import socket
 from types import FrameType
 from typing import Any
 
-import psutil
 import setproctitle
 
-from uvicorn._compat import signal_at_parents_death, wait_while_child_of
+from uvicorn._compat import resident_memory, signal_at_parents_death, wait_while_child_of
 from uvicorn._forks import flush_output, fork
 from uvicorn._ipc.channel import Sender
 from uvicorn._ipc.mold import Answer, ForkRequest, Kind, MoldEnd, MoldStart
@@ -71,7 +70,7 @@ def main(start: MoldStart) -> int:
     flush_output()
     _show(start, "ready")
     try:
-        end.say(Answer(Kind.LOADED, number=psutil.Process().memory_info().rss))
+        end.say(Answer(Kind.LOADED, number=resident_memory()))
         while (asked := end.next_request()) is not None:
             _fork_worker(start, end, *asked, functools.partial(_serve, handlers=handlers, collects=collects))
     except OSError as exc:

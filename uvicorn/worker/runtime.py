@@ -14,6 +14,7 @@ from typing import Any
 
 import psutil
 
+from uvicorn._compat import resident_memory
 from uvicorn._ipc.channel import Kind
 from uvicorn._ipc.scoreboard import RESPONSES, Cell, Drain
 from uvicorn._ipc.start import WorkerStart
@@ -42,8 +43,6 @@ class WorkerHooks(ServerHooks):
         self._set_title = set_title
         self.channel_ended = False
         self._limits: Limits | None = None
-        # Of this process, since workers are forked before this is made.
-        self._process = psutil.Process()
         self._gates: list[GatedAcceptor] = []
         self._pss = False
         self._looked_at = 0.0
@@ -144,7 +143,7 @@ class WorkerHooks(ServerHooks):
         """What the limit is compared with."""
         if not self._pss:
             return self._row[Cell.RSS]
-        full = self._process.memory_full_info()
+        full = psutil.Process().memory_full_info()
         # Elsewhere than on Linux what is the process's own comes nearest.
         return int(getattr(full, "pss", full.uss))
 
@@ -178,7 +177,7 @@ class WorkerHooks(ServerHooks):
         row[Cell.LOOP_LAG] = int(server.lag * 1_000_000)
         row[Cell.CPU] = time.process_time_ns() // 1000
         with contextlib.suppress(OSError):  # reading takes a descriptor, and there may be none
-            row[Cell.RSS] = self._process.memory_info().rss
+            row[Cell.RSS] = resident_memory()
 
     def request_limit_reached(self, server: Server, limit: int) -> None:
         logger.warning("Maximum request limit of %d exceeded. Terminating process.", limit)
