@@ -95,6 +95,7 @@ class FakeHost:
         execs: The same of programs become, with the descriptors kept.
         kills: How many processes were killed for lack of memory.
         headroom: Whether there is memory for one more worker.
+        adopts: Whether orphans can be adopted.
         on_exec: Called with what the process becomes.
         on_advance: Called whenever time has passed.
         waits: The time-outs of all waits.
@@ -114,6 +115,7 @@ class FakeHost:
         self.execs: list[tuple[list[str], dict[str, str], list[int]]] = []
         self.kills = 0
         self.headroom = True
+        self.adopts = True
         self.on_exec: Callable[[Mapping[str, str], Sequence[int]], None] = lambda environ, fds: None
         self.on_advance: Callable[[], None] = lambda: None
         self.waits: list[float | None] = []
@@ -145,6 +147,9 @@ class FakeHost:
         fake = self._new_child()
         self.on_fork(fake, child)
         return fake.pid
+
+    def adopts_orphans(self) -> bool:
+        return self.adopts
 
     def start_program(self, argv: Sequence[str], environ: Mapping[str, str]) -> int:
         if self.start_error is not None:

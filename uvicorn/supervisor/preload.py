@@ -228,10 +228,10 @@ def _count_missing(state: State, now: float) -> None:
 
 
 def _tell_those_who_wait(state: State, why: str, complaint: str) -> None:
-    for slot in list(state.ledger.restarts):
-        tell_of_failed_start(state, slot, why, complaint)
     text = f"The application could not be loaded: {why}. The master goes on trying." + quoted(complaint)
     state.out += state.ledger.end("scale", False, text)
+    for slot in list(state.ledger.restarts):
+        tell_of_failed_start(state, slot, why, complaint)
 
 
 def heard(state: State, worker: Worker, now: float) -> None:
