@@ -87,6 +87,21 @@ class WorkerView:
 
 
 @dataclass(frozen=True, slots=True)
+class MoldView:
+    """What the master knows of the mold that workers are forked from, or are to be.
+
+    Attributes:
+        memory: Its resident memory in bytes when it had loaded the application; most of it is shared with the workers.
+    """
+
+    pid: int
+    generation: int
+    stage: str
+    since: float
+    memory: int
+
+
+@dataclass(frozen=True, slots=True)
 class Happening:
     """One of the last lines of the master's log."""
 
@@ -112,6 +127,7 @@ class Snapshot:
     """What only the master knows; everything else is in the scoreboard.
 
     Attributes:
+        molds: Where workers are forked from one; two while a reload loads another.
         restarts: How often workers were replaced, by reason.
         outcomes: Of "reload" and "upgrade".
         events: The last lines of the log, the oldest first.
@@ -127,6 +143,7 @@ class Snapshot:
     paused: bool
     reloading: bool
     workers: list[WorkerView] = field(default_factory=list)
+    molds: list[MoldView] = field(default_factory=list)
     restarts: dict[str, int] = field(default_factory=dict)
     outcomes: dict[str, Outcome] = field(default_factory=dict)
     events: list[Happening] = field(default_factory=list)
@@ -246,6 +263,7 @@ def _snapshot(content: dict[str, Any]) -> Snapshot:
         **{
             **content,
             "workers": [WorkerView(**each) for each in content["workers"]],
+            "molds": [MoldView(**each) for each in content["molds"]],
             "outcomes": {name: Outcome(**each) for name, each in content["outcomes"].items()},
             "events": [Happening(**each) for each in content["events"]],
         }

@@ -75,6 +75,14 @@ def _of_the_service(status: Status) -> Iterator[Any]:
         "memory_bytes", "Resident memory of all workers; shared pages count for each.", status["memory"]
     )
     yield _gauge("master_loop_age_seconds", "When the master's loop last ran.", status["master"]["heard"])
+    if status["molds"]:
+        ready = [mold for mold in status["molds"] if mold["state"] == "ready"]
+        yield _gauge("mold_ready", "Whether workers can be forked.", int(bool(ready)))
+        yield _gauge(
+            "mold_memory_bytes",
+            "Resident memory of what workers are forked from; most of it is shared with them.",
+            max((mold["memory"] for mold in ready), default=0),
+        )
     states = GaugeMetricFamily("uvicorn_workers", "Workers by state.", labels=["state"])
     for state in STATES:
         states.add_metric([state], sum(worker["state"] == state for worker in status["workers"]))

@@ -29,6 +29,11 @@ def listing(
     lines += ["", _HEAD if previous else _HEAD.replace("   REQ/S", "REQUESTS")]
     for worker in status["workers"]:
         lines.append(_row(worker, before.get(worker["wid"]), seconds))
+    for mold in status["molds"]:
+        lines.append(
+            f"mold {mold['pid']:>6} {mold['generation']:>4} {mold['state']:<8} {_age(mold['since']):>6}  "
+            f"mem {_size(mold['memory'])}, shared with its workers"
+        )
     if status["restarts"]:
         lines.append("")
         lines.append(

@@ -10,7 +10,7 @@ import logging
 from collections.abc import Sequence
 from typing import Any
 
-from uvicorn._ipc.control import Happening, Outcome, Snapshot, WorkerView
+from uvicorn._ipc.control import Happening, MoldView, Outcome, Snapshot, WorkerView
 from uvicorn._ipc.scoreboard import COUNTERS, RESPONSES, Cell
 
 # A master whose loop has not run for this long, in seconds, is stuck or stopped: it turns once a second.
@@ -55,6 +55,7 @@ def status_of(snapshot: Snapshot, rows: Rows, now: float) -> Status:
         "websockets": sum(worker["websockets"] for worker in workers),
         "memory": sum(worker["memory"] for worker in workers),
         "workers": workers,
+        "molds": [_mold(each, now) for each in snapshot.molds],
         "restarts": dict(sorted(snapshot.restarts.items())),
         "outcomes": {name: _outcome(each, now) for name, each in snapshot.outcomes.items()},
         "events": [_event(each, now) for each in snapshot.events],
@@ -96,6 +97,16 @@ def _worker(view: WorkerView, rows: Rows, now: float) -> Status:
         "loop_lag": round(lag, 6),
         "cpu_seconds": round(row[Cell.CPU] / 1_000_000, 3),
         "memory": row[Cell.RSS],
+    }
+
+
+def _mold(view: MoldView, now: float) -> Status:
+    return {
+        "pid": view.pid,
+        "generation": view.generation,
+        "state": view.stage,
+        "since": _ago(view.since, now),
+        "memory": view.memory,
     }
 
 

@@ -23,6 +23,7 @@ from uvicorn._ipc.control import (
     ControlStart,
     Happening,
     MasterEnd,
+    MoldView,
     Snapshot,
     Verb,
     WorkerView,
@@ -34,7 +35,7 @@ from uvicorn.supervisor import events, policy
 from uvicorn.supervisor.events import Event
 from uvicorn.supervisor.host import ChildExit, Host
 from uvicorn.supervisor.plan import ControlPlan
-from uvicorn.supervisor.pool import NEVER
+from uvicorn.supervisor.pool import NEVER, Mold, Stage
 from uvicorn.supervisor.signals import reset_in_child
 from uvicorn.supervisor.state import State
 from uvicorn.supervisor.upgrade import HandedControl
@@ -347,10 +348,21 @@ class ControlPost:
                 for worker in state.pool
                 if worker.pid is not None and worker.wid in rows
             ],
+            molds=[
+                MoldView(mold.pid, mold.generation, mold_state(mold), mold.since, mold.memory)
+                for mold in state.pool.molds.values()
+                if mold.pid is not None
+            ],
             restarts=dict(ledger.reasons),
             outcomes={name: replace(outcome) for name, outcome in ledger.outcomes.items()},
             events=list(self._events),
         )
+
+
+def mold_state(mold: Mold) -> str:
+    """A mold's stage in words of its own."""
+    words = {Stage.STARTING: "loading", Stage.DRAINING: "ending"}
+    return words.get(mold.stage, mold.stage.value)
 
 
 def event_of(command: Command) -> Event:
