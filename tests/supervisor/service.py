@@ -77,6 +77,7 @@ class Service:
         now: The clock.
         children: All processes that have not been reaped, by wid.
         molds: Likewise, by mid.
+        molds_are_slow: Whether new ones answer only when the test says so.
         done: All actions so far, but for logs.
         log: All log texts so far.
         settings: What the next LoadSettings finds: a spec, or why it is rejected.
@@ -96,6 +97,7 @@ class Service:
         self.now = START
         self.children: dict[int, Child] = {}
         self.molds: dict[int, FakeMold] = {}
+        self.molds_are_slow = False
         self.done: list[Action] = []
         self.log: list[str] = []
         self.settings: PoolSpec | str = self.spec
@@ -140,7 +142,7 @@ class Service:
         for mold in list(self.molds.values()):
             if not mold.told and not mold.is_loaded:
                 self.load(mold.mid)
-            if not mold.told:
+            if not mold.told and not mold.is_slow:
                 self.answer(mold.mid)
 
     def load(self, mid: int) -> list[Action]:
@@ -355,7 +357,8 @@ class Service:
         if self.fork_fails:
             return events.MoldSpawnFailed(action.mid, "Resource temporarily unavailable")
         assert all(mold.told for mold in self.molds.values() if mold.generation == action.generation)
-        self.molds[action.mid] = FakeMold(action.mid, self._next_pid, action.generation)
+        mold = FakeMold(action.mid, self._next_pid, action.generation, is_slow=self.molds_are_slow)
+        self.molds[action.mid] = mold
         self._next_pid += 1
         return events.MoldSpawned(action.mid, self._next_pid - 1)
 

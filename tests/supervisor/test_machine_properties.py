@@ -173,7 +173,8 @@ class AnyService(RuleBasedStateMachine):
             self.service.do(events.MoldComplained(mold.mid, "no such module"))
 
     @rule(data=st.data(), is_slow=st.booleans())
-    def one_mold_becomes_slow_or_answers(self, data: st.DataObject, is_slow: bool) -> None:
+    def molds_become_slow_or_answer(self, data: st.DataObject, is_slow: bool) -> None:
+        self.service.molds_are_slow = is_slow
         mold = self.pick_mold(data)
         if mold is not None:
             mold.is_slow = is_slow
@@ -348,7 +349,8 @@ class AnyService(RuleBasedStateMachine):
         service.fork_fails, service.headroom = False, True
         for child in service.children.values():
             child.loop_hangs = child.thread_hangs = child.stopped = False
-        for mold in service.molds.values():
+        service.molds_are_slow = False
+        for mold in list(service.molds.values()):
             mold.is_slow = False
         for _ in range(40):
             service.rest()
