@@ -4,11 +4,18 @@ from __future__ import annotations
 
 import asyncio
 import os
+import subprocess
+import sys
 from pathlib import Path
 
+import psutil
 import pytest
 
-from uvicorn._compat import HAS_FORK, asyncio_run, usable_cpus
+from uvicorn._compat import HAS_FORK, asyncio_run, resident_memory, usable_cpus
+
+on_linux = pytest.mark.skipif(
+    not sys.platform.startswith("linux"), reason="orphans are adopted on Linux only"
+)
 
 
 @pytest.fixture(autouse=True)
@@ -77,6 +84,45 @@ def test_this_machine_has_at_least_one() -> None:
 
 def test_fork_is_there_where_the_system_has_it() -> None:
     assert hasattr(os, "fork") is HAS_FORK
+
+
+@on_linux
+def test_an_orphan_becomes_the_child_of_whoever_has_asked_for_it() -> None:
+    """And it knows when it has."""
+    program = """
+import os
+from uvicorn._compat import adopt_orphans, wait_while_child_of
+assert adopt_orphans()
+reader, writer = os.pipe()
+if os.fork() == 0:
+    between = os.getpid()
+    if os.fork() == 0:
+        import signal
+        signal.pthread_sigmask(signal.SIG_BLOCK, signal.valid_signals())
+        wait_while_child_of(between)
+        assert not signal.sigpending()
+        os.write(writer, str(os.getppid()).encode())
+        os._exit(7)
+    os._exit(0)
+assert int(os.read(reader, 20)) == os.getpid()
+assert sorted(os.waitstatus_to_exitcode(os.wait()[1]) for _ in range(2)) == [0, 7]
+"""
+    subprocess.run([sys.executable, "-c", program], check=True, timeout=60)
+
+
+def test_resident_memory_is_what_psutil_says() -> None:
+    assert resident_memory() == pytest.approx(psutil.Process().memory_info().rss, rel=0.05)
+
+
+def test_where_proc_is_not_there_psutil_is_asked(monkeypatch: pytest.MonkeyPatch) -> None:
+    def missing(path: str, flags: int) -> int:
+        raise FileNotFoundError(path)
+
+    expected = psutil.Process().memory_info().rss
+    with monkeypatch.context() as patched:
+        patched.setattr(os, "open", missing)
+        found = resident_memory()
+    assert found == pytest.approx(expected, rel=0.05)
 
 
 def test_asyncio_run_runs_in_a_loop_of_the_factory() -> None:

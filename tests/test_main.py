@@ -527,6 +527,26 @@ def test_app_dir_of_the_command_is_the_current_directory(serving: FakeServing) -
     assert sys.path[0] == ""
 
 
+@pytest.mark.parametrize(
+    ("options", "has_subreaper", "why"),
+    [
+        ({}, True, "needs a master: give 'workers' as well"),
+        ({"workers": 2}, False, "needs Linux: no other system"),
+    ],
+)
+def test_preload_is_refused_with_exit_1_where_it_cannot_be(
+    options: dict[str, Any],
+    has_subreaper: bool,
+    why: str,
+    serving: FakeServing,
+    error_log: Records,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr("uvicorn.main.HAS_SUBREAPER", has_subreaper)
+    assert exit_code_of(APP, preload=True, **options) == 1
+    assert lines(error_log)[-1].startswith(f"ERROR preload {why}")
+
+
 @pytest.mark.parametrize("options", [{"reload": True}, {"workers": 2}, {"reload": True, "workers": 2}])
 def test_app_object_with_reload_or_workers_is_refused_with_exit_1(
     options: dict[str, Any], serving: FakeServing, error_log: Records

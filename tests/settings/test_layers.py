@@ -172,6 +172,15 @@ def test_key_without_a_certificate_is_refused() -> None:
     assert merge([layer(ssl_certfile="c")]).values["ssl_certfile"] == "c"
 
 
+def test_preload_needs_a_master() -> None:
+    refused = ["f:1: preload: needs a master: give 'workers' as well (any number, 1 included)."]
+    assert problems_of(layer("f:1", preload=True)) == refused
+    assert problems_of(layer("f:1", preload=True, workers=0)) == refused
+    assert merge([layer("f:1", preload=True, workers=1)]).values["preload"] is True
+    # As 'workers' is, it is ignored by the reloader.
+    assert merge([layer("f:1", preload=True, reload=True)]).values["preload"] is True
+
+
 def test_secret_is_masked_where_it_is_shown() -> None:
     resolved = merge([layer(ssl_keyfile_password="hunter2", app="hunter2:app")])
     assert resolved.shown("ssl_keyfile_password") == MASK

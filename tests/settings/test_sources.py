@@ -11,7 +11,14 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from uvicorn.settings.layers import Raw, merge
-from uvicorn.settings.sources import MAX_FILE_SIZE, MAX_VALUES, from_environ, from_yaml, missing_files
+from uvicorn.settings.sources import (
+    MAX_FILE_SIZE,
+    MAX_VALUES,
+    from_environ,
+    from_yaml,
+    missing_files,
+    unsupported,
+)
 
 ENVIRON = {"PORT": "9000", "EMPTY": "", "NAME": "web"}
 
@@ -311,3 +318,10 @@ def test_each_watched_directory_has_to_be_there(tmp_path: Path) -> None:
     assert [str(problem) for problem in found] == [
         f"--reload-dir: reload_dirs: Path '{path}' does not exist." for path in dirs[1:]
     ]
+
+
+def test_preload_is_refused_where_nobody_adopts_orphans(monkeypatch: pytest.MonkeyPatch) -> None:
+    resolved = merge([{"preload": Raw(True, "f:3"), "workers": Raw(2, "f:4")}])
+    for has_subreaper, expected in ((True, []), (False, ["f:3: preload: needs Linux"])):
+        monkeypatch.setattr("uvicorn.settings.sources.HAS_SUBREAPER", has_subreaper)
+        assert [str(problem).partition(": no other")[0] for problem in unsupported(resolved)] == expected
