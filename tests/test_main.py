@@ -542,7 +542,7 @@ def test_preload_is_refused_with_exit_1_where_it_cannot_be(
     error_log: Records,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr("uvicorn.main.HAS_SUBREAPER", has_subreaper)
+    monkeypatch.setattr(sys.modules["uvicorn.main"], "HAS_SUBREAPER", has_subreaper)
     assert exit_code_of(APP, preload=True, **options) == 1
     assert lines(error_log)[-1].startswith(f"ERROR preload {why}")
 

@@ -162,6 +162,16 @@ def test_what_a_mold_was_not_asked_for_yet_is_dropped_with_it(world: World) -> N
     assert receiver.sock.recv(1) == b""
 
 
+def test_it_is_killed_with_its_group_unless_it_was_just_reaped(world: World) -> None:
+    child = world.host.children[50_000]
+    child.companions, child.stubborn = 1, True
+    world.spawner.signal_mold(1, signal.SIGKILL, [50_000])
+    assert child.received == []
+    world.spawner.signal_mold(1, signal.SIGKILL, [])
+    assert child.received[0] == signal.SIGKILL
+    assert child.companions == 0
+
+
 def test_its_log_files_are_opened_again_unless_it_was_just_reaped(world: World) -> None:
     child = world.host.children[50_000]
     child.handlers[signal.SIGUSR1] = lambda child: None

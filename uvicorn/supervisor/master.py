@@ -242,9 +242,9 @@ class Master:
 
     def _hear(self, wid: int) -> list[Event]:
         """What a worker has said."""
-        link = self._links[wid]
-        if link.receiver is None:
-            return []
+        link = self._links.get(wid)
+        if link is None or link.receiver is None:
+            return []  # a mold has just said that it could not be forked
         messages, is_open = link.receiver.receive()
         if not is_open:
             link.receiver.sock.close()
@@ -313,11 +313,11 @@ class Master:
             case actions.SpawnMold():
                 return [self._spawn_mold(action)]
             case actions.EndMold(mid):
-                self._signal_mold(mid, signal.SIGTERM)
+                self._spawner.signal_mold(mid, signal.SIGTERM, self._reaped)
             case actions.AbortMold(mid):
-                self._signal_mold(mid, signal.SIGABRT)
+                self._spawner.signal_mold(mid, signal.SIGABRT, self._reaped)
             case actions.KillMold(mid):
-                self._signal_mold(mid, signal.SIGKILL)
+                self._spawner.signal_mold(mid, signal.SIGKILL, self._reaped)
             case actions.ForgetMold(mid, pid):
                 self._spawner.forget_mold(mid)
                 self._leftovers.look(pid)
@@ -399,14 +399,6 @@ class Master:
         if isinstance(event, events.MoldSpawned):
             self._reaped.discard(event.pid)
         return event
-
-    def _signal_mold(self, mid: int, number: int) -> None:
-        self._spawner.drop(mid)
-        pid = self._spawner.mold_pid(mid)
-        if number == signal.SIGKILL:
-            self._signal_group(pid, number)
-        if pid not in self._reaped:
-            self._host.signal(pid, number)
 
     def _let_go(self, sockets: Sequence[socket.socket] = ()) -> None:
         """In a new process: close what is the master's, above all its ends of all channels. Were one of them open
@@ -520,14 +512,7 @@ class Master:
             self._steering.point_at(ready, self.plan.addresses, self._listeners)
 
     def _show_title(self) -> None:
-        state = self._machine.state
-        ready = len(state.pool.ready())
-        extra = "" if state.phase is Phase.RUNNING else f" {state.phase.value}"
-        if state.reload is not None or state.rolling:
-            extra += " reloading"
-        title = (
-            f"uvicorn: master {self.plan.title} gen={state.generation} ready={ready}/{state.wanted}{extra}"
-        )
+        title = f"uvicorn: master {self.plan.title} {self._machine.state.in_brief()}"
         if title != self._title:
             self._title = title
             with contextlib.suppress(Exception):

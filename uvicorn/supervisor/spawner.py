@@ -11,7 +11,7 @@ import os
 import signal
 import socket
 from collections import deque
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass, field
 
 from uvicorn._ipc import mold as ipc
@@ -189,9 +189,6 @@ class Spawner:
         self._molds[action.mid] = MoldLink(pid, MasterEnd(ours))
         return events.MoldSpawned(action.mid, pid)
 
-    def mold_pid(self, mid: int) -> int:
-        return self._molds[mid].pid
-
     def mold_pids(self) -> list[int]:
         return [mold.pid for mold in self._molds.values()]
 
@@ -258,6 +255,16 @@ class Spawner:
             theirs.close()
         return happened
 
+    def signal_mold(self, mid: int, number: int, reaped: Collection[int]) -> None:
+        """Tell a mold to end. It is asked for nothing any more."""
+        self.drop(mid)
+        pid = self._molds[mid].pid
+        if pid in reaped:
+            return
+        if number == signal.SIGKILL:
+            self._host.signal_group(pid, number)
+        self._host.signal(pid, number)
+
     def drop(self, mid: int) -> None:
         """The mold is asked for nothing any more; what it has not been asked for yet was given up."""
         mold = self._molds[mid]
@@ -282,7 +289,7 @@ class Spawner:
             for _, theirs, _ in mold.waiting:
                 theirs.close()
 
-    def reopen_logs(self, reaped: Iterable[int]) -> None:
+    def reopen_logs(self, reaped: Collection[int]) -> None:
         """Workers that are forked later on write where the mold does."""
         for pid in set(self.mold_pids()) - set(reaped):
             self._host.signal(pid, signal.SIGUSR1)

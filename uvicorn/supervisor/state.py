@@ -120,6 +120,13 @@ class State:
     def wanted(self) -> int:
         return 0 if self.paused else self.size
 
+    def in_brief(self) -> str:
+        """For the master's process title."""
+        text = f"gen={self.generation} ready={len(self.pool.ready())}/{self.wanted}"
+        if self.phase is not Phase.RUNNING:
+            text += f" {self.phase.value}"
+        return f"{text} reloading" if self.reload is not None or self.rolling else text
+
     def act(self, action: Action) -> None:
         self.out.append(action)
 
