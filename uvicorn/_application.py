@@ -7,7 +7,7 @@ import logging
 import sys
 from typing import Any
 
-from uvicorn.importer import ImportFromStringError, import_from_string
+from uvicorn.importer import ImportFromStringError, import_from_string, own_traceback
 
 # The exit code of a server that could not start.
 STARTUP_FAILURE = 3
@@ -48,3 +48,14 @@ def is_asgi3(app: Any) -> bool:
     if inspect.isfunction(app):
         return inspect.iscoroutinefunction(app)
     return inspect.iscoroutinefunction(getattr(app, "__call__", None))  # noqa: B004 - which kind of call
+
+
+def report_failure(name: str, exc: BaseException) -> None:
+    """Why the server cannot start, without the frames that are not the application's."""
+    traceback = own_traceback(exc)
+    exc_info = (type(exc), exc, traceback)
+    if traceback is None and not isinstance(exc, (ImportError, SyntaxError)):
+        # Nothing of the application had a part in it: a certificate, a logging configuration.
+        logger.error("The server cannot start with these settings.", exc_info=exc_info)
+    else:
+        logger.error('Error loading ASGI app "%s".', name, exc_info=exc_info)

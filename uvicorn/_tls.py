@@ -25,7 +25,7 @@ def create_ssl_context(
         OSError, ssl.SSLError: A file cannot be read, or its content does not fit.
     """
     context = ssl.SSLContext(ssl_version)
-    with _told(f"with ssl_certfile {certfile!r} and ssl_keyfile {keyfile!r}"):
+    with _told(f"with ssl_certfile {certfile!r} and ssl_keyfile {keyfile!r}", certificate=True):
         context.load_cert_chain(certfile, keyfile, (lambda: password) if password is not None else None)
     context.verify_mode = ssl.VerifyMode(cert_reqs)
     if ca_certs:
@@ -40,10 +40,21 @@ def create_ssl_context(
 
 
 @contextlib.contextmanager
-def _told(settings: str) -> Generator[None, None, None]:
+def _told(settings: str, certificate: bool = False) -> Generator[None, None, None]:
     """Adds to an error which settings it comes from: OpenSSL names none."""
     try:
         yield
     except OSError as exc:
-        exc.add_note(settings)
+        hint = _hint(exc) if certificate else ""
+        exc.add_note(f"{settings}: {hint}" if hint else settings)
         raise
+
+
+def _hint(exc: OSError) -> str:
+    """What OpenSSL's words mean, where they say little."""
+    reason = getattr(exc, "reason", None)
+    if reason == "KEY_VALUES_MISMATCH":
+        return "the key does not belong to the certificate."
+    if isinstance(exc, ssl.SSLError) and reason is None:
+        return "certificate or key is not there in PEM form, or the key's password is wrong."
+    return ""

@@ -19,6 +19,7 @@ from typing import IO, Any, Literal, NoReturn
 import click
 import setproctitle
 
+from uvicorn._application import report_failure
 from uvicorn._compat import HAS_SUBREAPER
 from uvicorn._pidfile import PidFile, PidFileError
 from uvicorn._privileges import IdentityError, identity_of
@@ -45,7 +46,6 @@ from uvicorn.config import (
     SSLContextFactory,
     WSProtocolType,
 )
-from uvicorn.importer import own_traceback
 from uvicorn.server import Server
 from uvicorn.settings.derived import (
     GroupedCommand,
@@ -139,7 +139,7 @@ def _command(ctx: click.Context, check_config: bool, **_: Any) -> None:
         try:
             run(resolved.values["app"], **arguments_of(resolved, passed))
         except Exception as exc:  # noqa: BLE001 - the application may raise anything
-            _report_load_error(resolved.values["app"], exc)
+            report_failure(resolved.values["app"], exc)
             ctx.exit(STARTUP_FAILURE)
 
 
@@ -239,17 +239,6 @@ def arguments_of(resolved: Resolved, passed: Sequence[str] = ()) -> dict[str, An
     return arguments
 
 
-def _report_load_error(app: str, exc: Exception) -> None:
-    """What has failed, without the frames that are not the application's."""
-    traceback = own_traceback(exc)
-    exc_info = (type(exc), exc, traceback)
-    if traceback is None and not isinstance(exc, (ImportError, SyntaxError)):
-        # Nothing of the application had a part in it: a certificate, a logging configuration.
-        logger.error("The server cannot start with these settings.", exc_info=exc_info)
-    else:
-        logger.error('Error loading ASGI app "%s".', app, exc_info=exc_info)
-
-
 def _check(resolved: Resolved) -> int:
     """`--check-config`: everything but serving."""
     click.echo(effective_listing(resolved))
@@ -262,7 +251,7 @@ def _check(resolved: Resolved) -> int:
     except SystemExit:
         return USAGE_ERROR
     except Exception as exc:  # noqa: BLE001 - the application may raise anything
-        _report_load_error(resolved.values["app"], exc)
+        report_failure(resolved.values["app"], exc)
         return USAGE_ERROR
     click.echo("The configuration is good: the server would start.")
     for problem in root_problems(resolved):

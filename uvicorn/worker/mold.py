@@ -24,6 +24,7 @@ from typing import Any
 
 import setproctitle
 
+from uvicorn._application import report_failure
 from uvicorn._compat import resident_memory, signal_at_parents_death, wait_while_child_of
 from uvicorn._forks import flush_output, fork
 from uvicorn._ipc.channel import Sender
@@ -31,7 +32,7 @@ from uvicorn._ipc.mold import Answer, ForkRequest, Kind, MoldEnd, MoldStart
 from uvicorn._ipc.start import WorkerStart
 from uvicorn._logconfig import reopen_or_complain
 from uvicorn.config import STARTUP_FAILURE
-from uvicorn.importer import forget_application_modules, own_traceback
+from uvicorn.importer import forget_application_modules
 from uvicorn.server import Server
 from uvicorn.worker import process
 from uvicorn.worker.inventory import Inventory
@@ -100,10 +101,8 @@ def _load(server: Server | None, start: MoldStart) -> int | None:
             server.config.get_loop_factory()
     except SystemExit as exc:
         return process.exit_code_of(exc)
-    except BaseException as exc:
-        logger.error(
-            'Error loading ASGI app "%s".', start.title, exc_info=(type(exc), exc, own_traceback(exc))
-        )
+    except BaseException as exc:  # noqa: BLE001 - the application may raise anything
+        report_failure(start.title, exc)
         return STARTUP_FAILURE
     return None
 

@@ -19,6 +19,7 @@ from typing import Any
 import psutil
 import setproctitle
 
+from uvicorn._application import report_failure
 from uvicorn._compat import signal_at_parents_death
 from uvicorn._ipc.channel import Kind
 from uvicorn._ipc.scoreboard import Cell
@@ -94,14 +95,11 @@ def _serve(start: WorkerStart, server: Server | None, hooks: WorkerHooks) -> int
     except SystemExit as exc:
         return exit_code_of(exc)
     except BaseException as exc:
-        name = start.title
-        text = (
-            f'Error loading ASGI app "{name}".'
-            if server is None or not server.started
-            else "The server failed."
-        )
-        logger.error(text, exc_info=(type(exc), exc, own_traceback(exc)))
-        return STARTUP_FAILURE if server is None or not server.started else 1
+        if server is None or not server.started:
+            report_failure(start.title, exc)
+            return STARTUP_FAILURE
+        logger.error("The server failed.", exc_info=(type(exc), exc, own_traceback(exc)))
+        return 1
     if server is None or server.started or server.force_exit or start.row[Cell.DRAIN]:
         return 0
     return STARTUP_FAILURE

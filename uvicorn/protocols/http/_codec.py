@@ -21,6 +21,15 @@ FRAMING_ALLOWANCE = 16384
 FRAMING_RATIO = 8
 
 
+# What a TLS client sends first: a handshake record of some version (RFC 8446 5.1).
+_TLS_RECORD = b"\x16\x03"
+
+
+def why_no_request(data: bytes | bytearray, reason: str) -> str:
+    """For the log: why these bytes are no request, in the parser's words unless it is a well-known mistake."""
+    return "a TLS handshake on a port without TLS" if data.startswith(_TLS_RECORD) else reason
+
+
 class Codec(Protocol):
     """A parser of requests as the connection uses it."""
 

@@ -13,7 +13,7 @@ from typing import Any, ClassVar
 import h11
 
 from uvicorn.protocols.http._chunked import ChunkedReader
-from uvicorn.protocols.http._codec import FRAMING_ALLOWANCE, FRAMING_RATIO
+from uvicorn.protocols.http._codec import FRAMING_ALLOWANCE, FRAMING_RATIO, why_no_request
 from uvicorn.protocols.http._connection import HTTPConnection
 from uvicorn.protocols.http._head import Refused, check_framing
 
@@ -90,6 +90,10 @@ class H11Codec:
             status = 431 if b"\n" in buffer[: self._head_limit] else 414
             raise Refused(status, "request head too large")
         if match is None:
+            if (
+                buffer and not 32 < buffer[0] < 127
+            ):  # RFC 9110 5.6.2: no method begins like that, whatever follows
+                raise Refused(400, why_no_request(buffer, "invalid method"))
             self._searched = len(buffer)
             if len(buffer) > self._incomplete_limit:
                 raise Refused(400, "incomplete request head too large for h11")

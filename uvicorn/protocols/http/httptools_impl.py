@@ -10,7 +10,7 @@ from typing import Any, ClassVar
 
 import httptools
 
-from uvicorn.protocols.http._codec import FRAMING_ALLOWANCE, FRAMING_RATIO
+from uvicorn.protocols.http._codec import FRAMING_ALLOWANCE, FRAMING_RATIO, why_no_request
 from uvicorn.protocols.http._connection import HTTPConnection
 from uvicorn.protocols.http._head import FORBIDDEN_TRAILERS, Refused
 
@@ -97,7 +97,7 @@ class HttpToolsCodec:
             raise self._refused or exc.__context__ or exc from None
         except httptools.HttpParserError as exc:
             if not self._finished:
-                raise Refused(_STATUSES.get(str(exc), 400), str(exc)) from None
+                raise Refused(_STATUSES.get(str(exc), 400), why_no_request(data, str(exc))) from None
         else:
             if self._fed > self._smallest_limit:
                 self._check_limits()
