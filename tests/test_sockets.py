@@ -35,6 +35,7 @@ from uvicorn._sockets import (
     privilege_hint,
     release_passed,
     remove_socket_file,
+    shared_with_ipv4,
     start_listening,
     url_of,
 )
@@ -156,6 +157,24 @@ def test_address_and_text_are_two_forms_of_one_thing(host: object, port: int) ->
 
 
 # --- TCP -------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("binds", "only_v6"),
+    [
+        (["[::]:80"], [False]),
+        (["[::]:80", "0.0.0.0:80"], [True, False]),
+        (["127.0.0.1:80", "[0:0::0]:80"], [False, True]),
+        (["name:80", "[::]:80"], [False, True]),
+        (["[::]:80", "0.0.0.0:81", "unix:80"], [False, False, False]),
+        (["[::1]:80", "0.0.0.0:80"], [False, False]),
+        (["[::]:80", "[::]:80"], [False]),
+    ],
+)
+def test_all_of_ipv6_leaves_ipv4_to_another_address_with_its_port(
+    binds: list[str], only_v6: list[bool]
+) -> None:
+    assert [each.only_v6 for each in shared_with_ipv4(map(parse_bind, binds))] == only_v6
 
 
 def test_tcp_listener_listens_and_is_inheritable(opened: Callable[[Listener], Listener]) -> None:

@@ -14,8 +14,8 @@ import re
 import socket
 import stat
 import sys
-from collections.abc import Mapping, MutableMapping
-from dataclasses import dataclass, field
+from collections.abc import Iterable, Mapping, MutableMapping
+from dataclasses import dataclass, field, replace
 from typing import Literal
 
 if sys.platform != "win32":
@@ -90,6 +90,7 @@ class Address:
         name: The path of "unix" (a leading @ means the abstract namespace), the name of "systemd".
         fd: For "fd".
         index: For "systemd": which of several sockets with this name, from 1; 0 for the only one.
+        only_v6: For "tcp" on all IPv6 addresses: leave IPv4 to another socket; see `shared_with_ipv4`.
     """
 
     kind: Literal["tcp", "unix", "fd", "systemd"]
@@ -98,6 +99,7 @@ class Address:
     name: str = ""
     fd: int = -1
     index: int = 0
+    only_v6: bool = field(default=False, compare=False)
 
     def __str__(self) -> str:
         if self.kind == "tcp":
@@ -128,6 +130,23 @@ def parse_bind(text: str) -> Address:
         if match and int(match[2]) <= 65535:
             return Address("tcp", host=match[1], port=int(match[2]))
     raise ValueError(f"{text!r} is not HOST:PORT, [IPV6]:PORT, unix:PATH, fd://N or systemd:NAME.")
+
+
+def shared_with_ipv4(addresses: Iterable[Address]) -> list[Address]:
+    """The addresses, each once, with [::] for IPv6 alone where another one has its port for IPv4.
+
+    By itself [::] takes IPv4 as well, which most who write it mean, and then nobody else can have the port.
+    """
+    addresses = list(dict.fromkeys(addresses))
+    ipv4 = {each.port for each in addresses if each.kind == "tcp" and ":" not in each.host}
+    return [
+        replace(each, only_v6=True) if _is_all_of_ipv6(each) and each.port in ipv4 else each
+        for each in addresses
+    ]
+
+
+def _is_all_of_ipv6(address: Address) -> bool:
+    return address.kind == "tcp" and ":" in address.host and not address.host.strip("0:")
 
 
 @dataclass(slots=True)
@@ -256,9 +275,10 @@ def bind_only(
 
 
 def _bind_tcp(address: Address, reuse_port: bool) -> Listener:
-    family = socket.AF_INET6 if ":" in address.host else socket.AF_INET
-    sock = socket.socket(family, socket.SOCK_STREAM)
+    sock = socket.socket(_family_of(address.host), socket.SOCK_STREAM)
     try:
+        if _is_all_of_ipv6(address):
+            sock.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, address.only_v6)
         sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         if reuse_port:
             sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
@@ -268,6 +288,20 @@ def _bind_tcp(address: Address, reuse_port: bool) -> Listener:
         raise BindError(f"cannot bind to {address}: {explain(exc, address.port)}") from exc
     sock.set_inheritable(True)
     return Listener(sock, address, ours=True)
+
+
+def _family_of(host: str) -> socket.AddressFamily:
+    """IPv4, unless the host is an address of IPv6 or a name that has none but such addresses."""
+    if ":" in host:
+        return socket.AF_INET6
+    if host:
+        try:
+            families = {info[0] for info in socket.getaddrinfo(host, None, type=socket.SOCK_STREAM)}
+        except OSError:
+            return socket.AF_INET  # binding says what is wrong
+        if families == {socket.AF_INET6}:
+            return socket.AF_INET6
+    return socket.AF_INET
 
 
 def _bind_unix(address: Address, rights: SocketRights) -> Listener:

@@ -32,6 +32,7 @@ from uvicorn._sockets import (
     SocketRights,
     bind_only,
     parse_bind,
+    shared_with_ipv4,
     url_of,
 )
 from uvicorn._tls import create_ssl_context
@@ -519,7 +520,7 @@ class Config:
     def bind_addresses(self) -> list[Address]:
         """Where the server listens, whichever way it was said."""
         if self.addresses:
-            return self.addresses
+            return shared_with_ipv4(self.addresses)
         if self.uds is not None:
             return [Address("unix", name=os.fspath(self.uds))]
         if self.fd is not None:

@@ -338,7 +338,8 @@ class Server:
         """Listen where the configuration says."""
         config = self.config
         passed = self.hooks.passed()
-        if config.addresses or config.uds is not None or config.fd is not None:
+        named = config.addresses or config.uds is not None or config.fd is not None
+        if named or ":" in (config.host or ""):
             for address in config.bind_addresses:
                 listener = open_listener(
                     address, config.backlog, config.reuse_port, passed, config.socket_rights
@@ -352,7 +353,10 @@ class Server:
             config.announce(inherited.sock)
         else:
             self.servers.extend(await opener.open_host())
-            config.announce(self.servers[0].sockets[0])
+            sockets = [sock for server in self.servers for sock in server.sockets]
+            # A name may stand for several addresses, and each has got a port of its own where none was asked for.
+            for sock in sockets if config.port == 0 else sockets[:1]:
+                config.announce(sock)
 
     async def main_loop(self) -> None:
         """Serve until there is a reason to stop."""

@@ -185,8 +185,9 @@ def _binding(table: _Builder) -> None:
         "bind",
         None,
         ListOf(item=BindAddress(), split_at=","),
-        "Bind to this address; may be given many times. HOST:PORT, [IPV6]:PORT, unix:PATH, fd://N, or systemd:NAME "
-        "for a socket that systemd passes in. Takes the place of host, port, uds and fd.",
+        "Bind to this address; may be given many times. HOST:PORT, [IPV6]:PORT, unix:PATH (unix:@NAME for Linux' abstract "
+        "names), fd://N, or systemd:NAME for a socket that systemd passes in. [::] takes IPv4 as well, unless another bind "
+        "has its port for that. Takes the place of host, port, uds and fd.",
         since="0.37.0+",
         on_reload="binds",
     )
