@@ -311,7 +311,9 @@ def test_a_name_that_does_not_resolve(tmp_path: Path, workers: tuple[str, ...]) 
     assert text.startswith("cannot bind to no-such-host.invalid:80: the host name cannot be resolved (")
 
 
-@BOTH
+@pytest.mark.parametrize(
+    "workers", [(), ("--workers", "2"), ("--reload",)], ids=["single", "workers", "reload"]
+)
 @pytest.mark.parametrize("option", ["--bind", "--host"])
 def test_a_port_that_is_taken(tmp_path: Path, workers: tuple[str, ...], option: str) -> None:
     with socket.create_server(("127.0.0.1", 0)) as other:

@@ -178,10 +178,17 @@ def test_other_scheme_is_ignored(kind: str, proto: str) -> None:
         ("127.0.0.1,10.0.0.1", ["9.9.9.9, 1.2.3.4", "10.0.0.1"], "1.2.3.4"),
         ("127.0.0.1", ["1.2.3.4", "5.6.7.8"], "5.6.7.8"),
         ("*", ["9.9.9.9", "1.2.3.4"], "9.9.9.9"),
-        # What is no address passes as it is.
-        ("127.0.0.1", "1.2.3.4:5678", "1.2.3.4:5678"),
-        ("127.0.0.1", "[2001:db8::1]", "[2001:db8::1]"),
+        ("127.0.0.1", "[2001:db8::1]", "2001:db8::1"),
         ("127.0.0.1", "2001:db8::1", "2001:db8::1"),
+        # What is no address passes as it is.
+        ("127.0.0.1", "1.2.3.4:", "1.2.3.4:"),
+        ("127.0.0.1", "1.2.3.4:x", "1.2.3.4:x"),
+        ("127.0.0.1", "1.2.3.4:65536", "1.2.3.4:65536"),
+        ("127.0.0.1", "1.2.3.4:-1", "1.2.3.4:-1"),
+        ("127.0.0.1", "::ffff:1.2.3.4:80", "::ffff:1.2.3.4:80"),
+        ("127.0.0.1", "[bad]:80", "[bad]:80"),
+        ("127.0.0.1", "[2001:db8::1]80", "[2001:db8::1]80"),
+        ("127.0.0.1", '"[2001:db8::1]:80"', '"[2001:db8::1]:80"'),
         ("127.0.0.1", "unknown", "unknown"),
         ("127.0.0.1", "1.2.3.4, \xe4\xff\x00", "\xe4\xff\x00"),
     ],
@@ -191,6 +198,27 @@ def test_client_is_taken(
     kind: str, trusted: list[str] | str, forwarded_for: str | list[str], host: str
 ) -> None:
     assert behind(trusted, forwarded_for, kind=kind)["client"] == (host, 0)
+
+
+@pytest.mark.parametrize(
+    ("trusted", "forwarded_for", "client"),
+    [
+        ("127.0.0.1", "1.2.3.4:5678", ("1.2.3.4", 5678)),
+        ("127.0.0.1", "[2001:db8::1]:443", ("2001:db8::1", 443)),
+        ("127.0.0.1", "_hidden:80", ("_hidden", 80)),
+        ("*", "9.9.9.9:1, 1.2.3.4:2", ("9.9.9.9", 1)),
+        # A trusted proxy is one whatever port it comes from.
+        ("127.0.0.1,10.0.0.0/8,::1", "1.2.3.4:5, 10.0.0.1:6, [::1]:7", ("1.2.3.4", 5)),
+        ("127.0.0.1,10.0.0.0/8", "10.0.0.1:6, 10.0.0.2:7", ("10.0.0.1", 6)),
+        ("127.0.0.1,proxy:80", "1.2.3.4:5, proxy:80", ("1.2.3.4", 5)),
+        ("127.0.0.1,proxy:80", "1.2.3.4:5, proxy:81", ("proxy", 81)),
+    ],
+)
+@pytest.mark.parametrize("kind", ["http", "websocket"])
+def test_port_of_the_client_is_taken(
+    kind: str, trusted: str, forwarded_for: str, client: tuple[str, int]
+) -> None:
+    assert behind(trusted, forwarded_for, kind=kind)["client"] == client
 
 
 @pytest.mark.parametrize(

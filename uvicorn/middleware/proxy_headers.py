@@ -7,6 +7,7 @@ is read from the right, and the first address that is no trusted proxy is the cl
 from __future__ import annotations
 
 import ipaddress
+import re
 from typing import Any, cast
 
 from uvicorn._types import ASGI3Application, ASGIReceiveCallable, ASGISendCallable, Scope
@@ -20,6 +21,11 @@ _SCHEMES = ("http", "https", "ws", "wss")
 
 # What is known about this many hosts is kept: to take an address apart costs 3 us, and the same peers come again.
 _KNOWN_HOSTS = 4096
+
+
+# [IPV6] or [IPV6]:PORT, and HOST:PORT; an IPv6 address without brackets has no port, whatever stands at its end.
+_BRACKETED = re.compile(r"\[([0-9A-Fa-f.]*:[0-9A-Fa-f:.]*)\](?::([0-9]{1,5}))?\Z")
+_HOST_PORT = re.compile(r"([^:\[\]]+):([0-9]{1,5})\Z")
 
 
 class ProxyHeadersMiddleware:
@@ -59,10 +65,20 @@ class ProxyHeadersMiddleware:
                 scope["scheme"] = scheme
         if chain:
             # Repeated fields are one list, in order (RFC 9110 5.3).
-            host = self.trusted_hosts.get_trusted_client_host(b",".join(chain).decode("latin1"))
-            if host:
-                # The port of the client is not known; 0 says so.
-                scope["client"] = (host, 0)
+            hop = self.trusted_hosts.get_trusted_client_host(b",".join(chain).decode("latin1"))
+            if hop:
+                scope["client"] = host_and_port(hop)
+
+
+def host_and_port(hop: str) -> tuple[str, int]:
+    """An element of X-Forwarded-For taken apart: some proxies write the port of the client as well.
+
+    Where there is none, or what is there is none, the port is 0.
+    """
+    match = _BRACKETED.match(hop) or _HOST_PORT.match(hop)
+    if match is None or int(match[2] or 0) > 65535:
+        return hop, 0
+    return match[1], int(match[2] or 0)
 
 
 class _TrustedHosts:
@@ -109,11 +125,11 @@ class _TrustedHosts:
         return address in self.trusted_hosts or any(address in network for network in self.trusted_networks)
 
     def get_trusted_client_host(self, x_forwarded_for: str) -> str:
-        """The client's address out of the header's text; "" where the element that counts is empty."""
+        """The client's element of the header's text; "" where the element that counts is empty."""
         hops = [hop.strip() for hop in x_forwarded_for.split(",")]
         if self.always_trust:
             return hops[0]
         for hop in reversed(hops):
-            if hop not in self:
+            if host_and_port(hop)[0] not in self and hop not in self.trusted_literals:
                 return hop
         return hops[0]
