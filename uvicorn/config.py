@@ -123,7 +123,7 @@ class Config:
     port: int
     uds: str | None
     fd: int | None
-    loop: str
+    loop: str | Callable[[], asyncio.AbstractEventLoop]
     http: type[asyncio.Protocol] | str
     ws: type[asyncio.Protocol] | str
     ws_max_size: int
@@ -204,7 +204,7 @@ class Config:
         port: int = 8000,
         uds: str | None = None,
         fd: int | None = None,
-        loop: LoopFactoryType | str = "auto",
+        loop: LoopFactoryType | str | Callable[[], asyncio.AbstractEventLoop] = "auto",
         http: type[asyncio.Protocol] | HTTPProtocolType | str = "auto",
         ws: type[asyncio.Protocol] | WSProtocolType | str = "auto",
         ws_max_size: int = 16 * 1024 * 1024,

@@ -9,30 +9,15 @@ import copy
 import http
 import logging
 import sys
-from typing import Any, Literal
+from collections.abc import Callable
+from functools import partial
+from typing import Any, ClassVar, Literal
 
 import click
 
 TRACE_LOG_LEVEL = 5
 
 logging.addLevelName(TRACE_LOG_LEVEL, "TRACE")
-
-_LEVEL_STYLES: dict[int, dict[str, str]] = {
-    TRACE_LOG_LEVEL: {"fg": "blue"},
-    logging.DEBUG: {"fg": "cyan"},
-    logging.INFO: {"fg": "green"},
-    logging.WARNING: {"fg": "yellow"},
-    logging.ERROR: {"fg": "red"},
-    logging.CRITICAL: {"fg": "bright_red"},
-}
-
-_STATUS_CLASS_COLOURS: dict[int, str] = {
-    1: "bright_white",
-    2: "green",
-    3: "yellow",
-    4: "red",
-    5: "bright_red",
-}
 
 # "CRITICAL:" is the longest prefix there is: nine characters, and all others are padded to it.
 _PREFIX_WIDTH = 9
@@ -49,6 +34,16 @@ class ColourizedFormatter(logging.Formatter):
 
     A record may carry `color_message`: it replaces the message where colours are on.
     """
+
+    # Programs replace these: what makes a level's name of its number coloured.
+    level_name_colors: ClassVar[dict[int, Callable[[str], str]]] = {
+        TRACE_LOG_LEVEL: partial(click.style, fg="blue"),
+        logging.DEBUG: partial(click.style, fg="cyan"),
+        logging.INFO: partial(click.style, fg="green"),
+        logging.WARNING: partial(click.style, fg="yellow"),
+        logging.ERROR: partial(click.style, fg="red"),
+        logging.CRITICAL: partial(click.style, fg="bright_red"),
+    }
 
     # The standard stream whose terminal decides where `use_colors` is None.
     _stream_name = "stdout"
@@ -69,8 +64,8 @@ class ColourizedFormatter(logging.Formatter):
 
     def color_level_name(self, level_name: str, level_no: int) -> str:
         """`level_name` in the colour of `level_no`; unchanged where the level has none."""
-        style = _LEVEL_STYLES.get(level_no)
-        return level_name if style is None else click.style(level_name, fg=style["fg"])
+        paint = self.level_name_colors.get(level_no)
+        return level_name if paint is None else paint(level_name)
 
     def should_use_colors(self) -> bool:
         """Whether colours are wanted where nobody has said so."""
@@ -105,6 +100,15 @@ class AccessFormatter(ColourizedFormatter):
     Records carry `(client address, method, path with query, HTTP version, status)` as their args.
     """
 
+    # The same for statuses, by their first digit.
+    status_code_colours: ClassVar[dict[int, Callable[[str], str]]] = {
+        1: partial(click.style, fg="bright_white"),
+        2: partial(click.style, fg="green"),
+        3: partial(click.style, fg="yellow"),
+        4: partial(click.style, fg="red"),
+        5: partial(click.style, fg="bright_red"),
+    }
+
     def get_status_code(self, status_code: int) -> str:
         """The status with its phrase ("404 Not Found"), coloured by its class; unknown ones have no phrase."""
         try:
@@ -112,10 +116,8 @@ class AccessFormatter(ColourizedFormatter):
         except ValueError:
             phrase = ""
         text = f"{status_code} {phrase}"
-        colour = _STATUS_CLASS_COLOURS.get(status_code // 100)
-        if self.use_colors and colour is not None:
-            return click.style(text, fg=colour)
-        return text
+        paint = self.status_code_colours.get(status_code // 100)
+        return paint(text) if self.use_colors and paint is not None else text
 
     def formatMessage(self, record: logging.LogRecord) -> str:
         """The line of one access record."""

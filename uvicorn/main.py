@@ -35,9 +35,15 @@ from uvicorn.compose import (
     settle_passed,
 )
 from uvicorn.config import (
+    HTTP_PROTOCOLS,
+    INTERFACES,
+    LIFESPAN,
+    LOG_LEVELS,
     LOGGING_CONFIG,
+    LOOP_FACTORIES,
     SSL_PROTOCOL_VERSION,
     STARTUP_FAILURE,
+    WS_PROTOCOLS,
     Config,
     HTTPProtocolType,
     InterfaceType,
@@ -62,7 +68,17 @@ from uvicorn.supervisor.upgrade import HANDOVER_FD, TRIAL
 from uvicorn.supervisor.upgrade import VERSION as HANDOVER_VERSION
 from uvicorn.supervisors import ChangeReload
 
-__all__ = ["STARTUP_FAILURE", "main", "run"]
+__all__ = [
+    "HTTP_PROTOCOLS",
+    "INTERFACES",
+    "LIFESPAN",
+    "LOG_LEVELS",
+    "LOOP_FACTORIES",
+    "STARTUP_FAILURE",
+    "WS_PROTOCOLS",
+    "main",
+    "run",
+]
 
 USAGE_ERROR = 2
 # What a shell makes of SIGINT: interrupted before the server had started.
@@ -270,7 +286,7 @@ def run(
     port: int = 8000,
     uds: str | None = None,
     fd: int | None = None,
-    loop: LoopFactoryType | str = "auto",
+    loop: LoopFactoryType | str | Callable[[], asyncio.AbstractEventLoop] = "auto",
     http: type[asyncio.Protocol] | HTTPProtocolType | str = "auto",
     ws: type[asyncio.Protocol] | WSProtocolType | str = "auto",
     ws_max_size: int = 16777216,
