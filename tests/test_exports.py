@@ -42,7 +42,10 @@ NAMES: dict[str, str] = {
     "uvicorn.loops.asyncio": "asyncio_loop_factory",
     "uvicorn.loops.auto": "auto_loop_factory",
     "uvicorn.loops.uvloop": "uvloop_loop_factory",
-    "uvicorn.main": "main run STARTUP_FAILURE",
+    "uvicorn.main": (
+        "main run STARTUP_FAILURE Config Server HTTP_PROTOCOLS WS_PROTOCOLS LIFESPAN LOOP_FACTORIES LOG_LEVELS "
+        "LOGGING_CONFIG INTERFACES SSL_PROTOCOL_VERSION ChangeReload Multiprocess"
+    ),
     "uvicorn.middleware.asgi2": "ASGI2Middleware",
     "uvicorn.middleware.message_logger": "MessageLoggerMiddleware",
     "uvicorn.middleware.proxy_headers": "ProxyHeadersMiddleware",

@@ -197,3 +197,15 @@ def test_status_outside_the_classes_has_no_colour() -> None:
 
 def test_trace_level_has_its_number() -> None:
     assert TRACE_LOG_LEVEL == 5
+
+
+def test_programs_replace_the_colours() -> None:
+    class Shouting(AccessFormatter):
+        level_name_colors = {logging.INFO: str.lower}
+        status_code_colours = {2: lambda text: f"<{text}>"}
+
+    formatter = Shouting(ACCESS_FORMAT, use_colors=True)
+    assert formatter.color_level_name("INFO", logging.INFO) == "info"
+    assert formatter.color_level_name("ERROR", logging.ERROR) == "ERROR"
+    assert formatter.get_status_code(200) == "<200 OK>"
+    assert formatter.get_status_code(404) == "404 Not Found"

@@ -1339,6 +1339,32 @@ def test_connection_whose_deadline_fails_does_not_stop_the_ticker(
     assert set(texts(error_log, logging.ERROR)) == {"ERROR A connection's deadline could not be handled."}
 
 
+# --- subclasses -----------------------------------------------------------------------------------------------------
+
+
+def test_a_subclass_that_overrides_on_tick_is_asked_and_may_end_the_server(run: Run) -> None:
+    class Ticking(Server):
+        counters: list[int] = []
+
+        async def on_tick(self, counter: int) -> bool:
+            self.counters.append(counter)
+            return counter == 3 or await super().on_tick(counter)
+
+    async def test() -> None:
+        server = Ticking(Config(hello, port=0, log_config=None, lifespan="off"))
+        await server.serve()
+        assert server.started
+        assert server.counters == [0, 1, 2, 3]
+
+        server = Ticking(Config(hello, port=0, log_config=None, lifespan="off"))
+        server.counters = []
+        async with serving(server):
+            server.should_exit = True
+        assert server.counters[-1] < 3
+
+    run(test)
+
+
 # --- context variables ----------------------------------------------------------------------------------------------
 
 VISITS = ContextVar("VISITS", default="fresh")

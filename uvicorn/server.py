@@ -53,6 +53,9 @@ if sys.platform == "win32":  # pragma: no cover - Windows only
 # The ticker's usual period, and its shortest where a timeout is short.
 TICK = 1.0
 SHORTEST_TICK = 0.05
+# The period of `Server.on_tick`, and how many of them make a day.
+SUBCLASS_TICK = 0.1
+TICKS_OF_A_DAY = 864_000
 # How often a draining server looks again, besides being told.
 DRAIN_POLL = 0.1
 # How long emptying the accept queue may take while new connections keep coming.
@@ -360,14 +363,31 @@ class Server:
 
     async def main_loop(self) -> None:
         """Serve until there is a reason to stop."""
-        while not self.should_exit:
-            await self._pause()
+        if type(self).on_tick is Server.on_tick:
+            while not self.should_exit:
+                await self._pause()
+        else:
+            await self._tick_for_a_subclass()
         delay = self.hooks.shutdown_delay(self)
         if delay and not self.force_exit:
             logger.info("Serving on for %s seconds before shutting down.", delay)
             deadline = time.monotonic() + delay
             while not self.force_exit and (left := deadline - time.monotonic()) > 0:
                 await self._pause(min(left, DRAIN_POLL))
+
+    async def on_tick(self, counter: int) -> bool:
+        """For subclasses: called ten times a second where one overrides it. Whether the server stops.
+
+        Args:
+            counter: Counts the calls of a day.
+        """
+        return self.should_exit
+
+    async def _tick_for_a_subclass(self) -> None:
+        counter = 0
+        while not await self.on_tick(counter):
+            counter = (counter + 1) % TICKS_OF_A_DAY
+            await self._pause(SUBCLASS_TICK)
 
     # --- the ticker --------------------------------------------------------------------------
 
