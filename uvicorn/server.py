@@ -20,12 +20,14 @@ import socket
 import sys
 import threading
 import time
-from collections.abc import Callable, Generator, Iterable, MutableMapping
+from collections.abc import Generator, Iterable
 from email.utils import formatdate
 from types import FrameType
 from typing import Any
 
 from uvicorn._early import before_us
+from uvicorn._hooks import TICK, ServerHooks
+from uvicorn._interrupt import interruptible
 from uvicorn._listening import ServerOpener, any_readable, only_address
 from uvicorn._sockets import (
     BindError,
@@ -41,7 +43,7 @@ from uvicorn.protocols._access import BatchedAccessLog
 from uvicorn.protocols._context import NEVER
 from uvicorn.protocols._state import ServerState
 
-__all__ = ["HANDLED_SIGNALS", "Server", "ServerHooks", "ServerState"]
+__all__ = ["HANDLED_SIGNALS", "TICK", "Server", "ServerHooks", "ServerState"]
 
 HANDLED_SIGNALS = (
     signal.SIGINT,  # Ctrl-C
@@ -50,8 +52,7 @@ HANDLED_SIGNALS = (
 if sys.platform == "win32":  # pragma: no cover - Windows only
     HANDLED_SIGNALS += (signal.SIGBREAK,)
 
-# The ticker's usual period, and its shortest where a timeout is short.
-TICK = 1.0
+# The ticker's shortest period, where a timeout is short.
 SHORTEST_TICK = 0.05
 # The period of `Server.on_tick`, and how many of them make a day.
 SUBCLASS_TICK = 0.1
@@ -68,57 +69,6 @@ HANDSHAKE_GRACE = 2.0
 CANCEL_GRACE = 1.0
 
 logger = logging.getLogger("uvicorn.error")
-
-
-class ServerHooks:
-    """What somebody around the server wants to know or decide. This one wants nothing.
-
-    A worker under a master has hooks of its own (`uvicorn.worker.runtime`).
-    """
-
-    # Whether the whole service stops with this server: the accept queue is emptied and idle connections are closed.
-    # Else siblings go on, and both are left alone.
-    def final(self) -> bool:
-        return True
-
-    # Whether the listening sockets end here, so that what is queued on them would be lost.
-    def empties_queue(self) -> bool:
-        return self.final()
-
-    # A server object for an inherited listening socket; None for the event loop's own, which `open_server` makes.
-    def acceptor(
-        self, server: Server, sock: socket.socket, factory: Callable[[], Any], open_server: Callable[..., Any]
-    ) -> Any | None:
-        return None
-
-    # What systemd has said of sockets that it has passed in.
-    def passed(self) -> MutableMapping[str, str]:
-        return os.environ
-
-    def started(self, server: Server) -> None:
-        """The server accepts connections."""
-
-    def tick(self, server: Server, now: float) -> None:
-        """The ticker has ticked."""
-
-    def stopped_accepting(self, server: Server) -> None:
-        """Its listening sockets are closed."""
-
-    def finished(self, server: Server) -> None:
-        """Nothing is in flight any more; the application's shutdown is over."""
-
-    def shortest_period(self) -> float:
-        """The ticker ticks at least this often, in seconds."""
-        return TICK
-
-    def request_limit_reached(self, server: Server, limit: int) -> None:
-        """`limit_max_requests` requests have been answered."""
-        logger.warning("Maximum request limit of %d exceeded. Terminating process.", limit)
-        server.should_exit = True
-
-    def shutdown_delay(self, server: Server) -> float:
-        """How long to keep serving after the signal to stop."""
-        return server.config.shutdown_delay
 
 
 class Server:
@@ -237,7 +187,7 @@ class Server:
         Args:
             sockets: Bound sockets to serve on, in place of the configured address.
         """
-        with _interruptible(), asyncio.Runner(loop_factory=self.config.get_loop_factory()) as runner:
+        with interruptible(), asyncio.Runner(loop_factory=self.config.get_loop_factory()) as runner:
             runner.run(self.serve(sockets=sockets))
 
     async def serve(self, sockets: list[socket.socket] | None = None) -> None:
@@ -610,26 +560,3 @@ class Server:
         access = self.server_state.access
         if isinstance(access, BatchedAccessLog):
             access.flush()
-
-
-@contextlib.contextmanager
-def _interruptible() -> Generator[None, None, None]:
-    """Ctrl-C ends what runs at once, an application's import above all.
-
-    asyncio's runner takes the interpreter's own handler for leave to put its in place, which only asks the task to end:
-    an import would go on, and the server would start. `Server` takes signals itself as soon as it can end in order.
-    """
-    in_main = threading.current_thread() is threading.main_thread()
-    if not in_main or signal.getsignal(signal.SIGINT) is not signal.default_int_handler:
-        yield
-        return
-    signal.signal(signal.SIGINT, _interrupt)
-    try:
-        yield
-    finally:
-        if signal.getsignal(signal.SIGINT) is _interrupt:
-            signal.signal(signal.SIGINT, signal.default_int_handler)
-
-
-def _interrupt(sig: int, frame: FrameType | None) -> None:
-    raise KeyboardInterrupt
