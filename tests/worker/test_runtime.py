@@ -12,6 +12,7 @@ import time
 from collections.abc import Iterator
 from typing import Any
 
+import psutil
 import pytest
 
 from tests.worker.starts import Started
@@ -315,13 +316,15 @@ class Memory:
     def __call__(self) -> int:
         return self.rss
 
-    memory_full_info = memory_info
+    def memory_full_info(self) -> Memory:
+        return self
 
 
 @pytest.fixture
 def memory(monkeypatch: pytest.MonkeyPatch) -> Memory:
     memory = Memory()
     monkeypatch.setattr(runtime, "resident_memory", memory)
+    monkeypatch.setattr(psutil, "Process", lambda: memory)
     return memory
 
 
