@@ -76,15 +76,16 @@ NEVER = {
 class AnyService(RuleBasedStateMachine):
     """Anything happens to a service at any time."""
 
-    @initialize(
-        spec=SPECS, begins=st.sampled_from(["", "", "", "serving", "stopping", "lingering", "lingering"])
-    )
-    def start(self, spec: PoolSpec, begins: str) -> None:
+    begins = "booting"
+
+    @initialize(spec=SPECS)
+    def start(self, spec: PoolSpec) -> None:
         self.commands = 0
+        begins = self.begins
         changes = {"shutdown_delay": 60.0} if begins == "lingering" else {}
         self.service = Service(**(asdict(spec) | changes))
         self.service.do(events.Start())
-        if begins:
+        if begins != "booting":
             self.service.all_ready()
         if begins in ("stopping", "lingering"):
             self.service.stop_requested = True
@@ -213,6 +214,11 @@ class AnyService(RuleBasedStateMachine):
     @rule()
     def usr1(self) -> None:
         self.service.do(events.ReopenRequested())
+
+    @rule(signals=st.permutations([events.PauseRequested(), events.ReopenRequested(), events.ScaleRequested(1)]))
+    def several_signals_at_once(self, signals: list[Any]) -> None:
+        for event in signals:
+            self.service.do(event)
 
     @rule(fails=st.booleans())
     def usr2(self, fails: bool) -> None:
@@ -389,19 +395,20 @@ def test_any_sequence_of_events(monkeypatch: pytest.MonkeyPatch) -> None:
         return step(machine, now, event)
 
     monkeypatch.setattr(Machine, "step", watched)
-    run_state_machine_as_test(
-        AnyService,
-        settings=settings(
-            max_examples=250,
-            stateful_step_count=40,
-            deadline=None,
-            derandomize=True,
-            database=None,
-            # To find the shortest sequence as well would take minutes; add it when one is found.
-            phases=[Search.generate],
-            suppress_health_check=list(HealthCheck),
-        ),
-    )
+    for begins, examples in {"booting": 120, "serving": 60, "lingering": 150, "stopping": 60}.items():
+        run_state_machine_as_test(
+            type("AnyService", (AnyService,), {"begins": begins}),
+            settings=settings(
+                max_examples=examples,
+                stateful_step_count=40,
+                deadline=None,
+                derandomize=True,
+                database=None,
+                # To find the shortest sequence as well would take minutes; add it when one is found.
+                phases=[Search.generate],
+                suppress_health_check=list(HealthCheck),
+            ),
+        )
     # Each kind of event has come in each phase in which it can.
     phases = [phase for phase in Phase if phase is not Phase.EXITED]
     every = {(kind, phase) for kind in get_args(events.Event) for phase in phases}
