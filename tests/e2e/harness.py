@@ -143,8 +143,9 @@ class Service:
             (directory / "app.py").write_text(APP)
         self._log_path = directory / f"log-{time.monotonic_ns()}"
         self._log_file = self._log_path.open("wb")
-        # The tests themselves may have been started by systemd.
-        ours = ("UVICORN_", "LISTEN_", "WATCHDOG_", "NOTIFY_SOCKET", "FDSTORE")
+        # The tests themselves may have been started by systemd. Unbuffered, what an application prints would be written
+        # in pieces, and the lines of two workers would come into one another.
+        ours = ("UVICORN_", "LISTEN_", "WATCHDOG_", "NOTIFY_SOCKET", "FDSTORE", "PYTHONUNBUFFERED")
         inherited = {name: value for name, value in os.environ.items() if not name.startswith(ours)}
         command = [*through, sys.executable, "-m", "uvicorn", *([app] if app else []), *arguments]
         self.process = subprocess.Popen(

@@ -264,7 +264,7 @@ def test_stop_waits_for_the_end(service: Controlled) -> None:
 
 
 def test_reopen_logs(service: Controlled) -> None:
-    assert service.ctl("reopen-logs") == (0, "Master and workers reopen their log files.\n")
+    assert service.ctl("reopen-logs") == (0, "Master and workers have reopened their log files.\n")
     service.wait_log("Asked by uvicornctl, reopening log files.")
     assert service.stop() == 0
 

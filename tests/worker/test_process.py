@@ -18,6 +18,7 @@ from typing import Any
 
 import pytest
 
+from tests.e2e.harness import wait_for
 from tests.worker.starts import Started
 from uvicorn._ipc.channel import Kind, Message
 from uvicorn._ipc.scoreboard import Cell
@@ -297,6 +298,17 @@ def test_no_signal_stays_blocked(run: Run) -> None:
     assert child.log == "blocked: set()\n"
 
 
+class Heard(logging.Handler):
+    """Keeps what it gets."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.records: list[logging.LogRecord] = []
+
+    def emit(self, record: logging.LogRecord) -> None:
+        self.records.append(record)
+
+
 def test_sigusr1_opens_the_log_files_again(run: Run, tmp_path: Path) -> None:
     path = tmp_path / "log"
 
@@ -304,6 +316,7 @@ def test_sigusr1_opens_the_log_files_again(run: Run, tmp_path: Path) -> None:
         logging.getLogger("uvicorn.error").addHandler(logging.FileHandler(path))
         path.rename(tmp_path / "old")
         signal.raise_signal(signal.SIGUSR1)
+        wait_for(path.exists, "the file")
         logging.getLogger("uvicorn.error").info("into the new file")
 
     assert run(target).wait() == 0
@@ -315,9 +328,12 @@ def test_a_log_file_that_cannot_be_opened_again_is_no_reason_to_end(run: Run, tm
     directory.mkdir()
 
     def target(sockets: Any) -> None:
+        heard = Heard()
         logging.getLogger("uvicorn.error").addHandler(logging.FileHandler(directory / "log"))
+        logging.getLogger("uvicorn.error").addHandler(heard)  # behind the one that writes
         directory.rename(tmp_path / "gone")
         signal.raise_signal(signal.SIGUSR1)
+        wait_for(lambda: heard.records, "the complaint")
         say("goes on")
 
     child = run(target)
