@@ -7,6 +7,7 @@ import io
 import json
 import logging
 import logging.config
+import os
 from collections.abc import Iterator
 from configparser import RawConfigParser
 from pathlib import Path
@@ -15,7 +16,7 @@ from typing import Any
 import pytest
 import yaml
 
-from uvicorn._logconfig import LOG_LEVELS, LOGGING_CONFIG, configure, reopen_files
+from uvicorn._logconfig import LOG_LEVELS, LOGGING_CONFIG, configure, give_files, reopen_files
 from uvicorn.logging import AccessFormatter, DefaultFormatter
 
 pytestmark = pytest.mark.usefixtures("process_state")
@@ -244,6 +245,24 @@ def test_file_that_was_never_opened_is_opened(tmp_path: Path) -> None:
         assert not handler.stream.closed
     finally:
         handler.close()
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root gives files away")
+def test_given_files_are_their_owners_from_the_first_moment(
+    log_file: logging.FileHandler, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    give_files(65534)
+    assert (tmp_path / "log.txt").stat().st_uid == 65534
+    (tmp_path / "log.txt").rename(tmp_path / "old.txt")
+    owners = []
+
+    def opened(handler: logging.FileHandler) -> Any:
+        owners.append(os.stat(handler.baseFilename).st_uid)
+        return open(handler.baseFilename, handler.mode)
+
+    monkeypatch.setattr(logging.FileHandler, "_open", opened)
+    reopen_files()
+    assert owners == [65534]
 
 
 def test_file_that_cannot_be_opened_goes_on_as_the_old_one(

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import functools
 import json
 import logging
 import logging.config
@@ -9,6 +11,7 @@ import logging.handlers
 import os
 import stat
 from configparser import RawConfigParser
+from io import TextIOWrapper
 from typing import IO, Any
 
 from uvicorn.logging import TRACE_LOG_LEVEL
@@ -167,14 +170,36 @@ def reopen_files() -> int:
 
 
 def give_files(owner: int) -> None:
-    """Give the log files to the user who writes them, so that its processes can open them again after a rotation."""
+    """Give the log files to the user who writes them, so that its processes can open them again after a rotation.
+
+    From now on also those that this process makes, whenever it does.
+    """
     for handler in _file_handlers():
+        handler._open = functools.partial(_open_as_theirs, handler, owner)  # type: ignore[method-assign] # noqa: SLF001
         try:
             _give(handler, owner)
         except OSError as exc:
             logging.getLogger("uvicorn.error").warning(
                 "The log file %s cannot be given to user %d: %s", handler.baseFilename, owner, exc
             )
+
+
+def _open_as_theirs(handler: logging.FileHandler, owner: int) -> TextIOWrapper:
+    """The handler's own way of opening its file, which is the owner's from its first moment: a worker that looks for it
+    just then must be able to open it."""
+    directory = os.path.dirname(handler.baseFilename)
+    if os.geteuid() != owner and not os.path.lexists(handler.baseFilename):
+        with contextlib.suppress(
+            OSError, AttributeError
+        ):  # not every file system has it: then it is given afterwards
+            fd = os.open(directory, os.O_TMPFILE | os.O_WRONLY | os.O_CLOEXEC, 0o666)
+            try:
+                os.fchown(fd, owner, -1)
+                # With a directory it follows the link, as linkat(2) says under AT_SYMLINK_FOLLOW.
+                os.link(f"/proc/self/fd/{fd}", handler.baseFilename, src_dir_fd=fd)
+            finally:
+                os.close(fd)
+    return type(handler)._open(handler)  # noqa: SLF001
 
 
 def _give(handler: logging.FileHandler, owner: int) -> None:

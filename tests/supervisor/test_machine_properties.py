@@ -215,7 +215,9 @@ class AnyService(RuleBasedStateMachine):
     def usr1(self) -> None:
         self.service.do(events.ReopenRequested())
 
-    @rule(signals=st.permutations([events.PauseRequested(), events.ReopenRequested(), events.ScaleRequested(1)]))
+    @rule(
+        signals=st.permutations([events.PauseRequested(), events.ReopenRequested(), events.ScaleRequested(1)])
+    )
     def several_signals_at_once(self, signals: list[Any]) -> None:
         for event in signals:
             self.service.do(event)

@@ -19,6 +19,7 @@ from typing import Any, Protocol
 from urllib.parse import quote
 
 from uvicorn.logging import AccessFormatter
+from uvicorn.protocols._say import say
 
 # The longest a line waits, in seconds.
 BATCH_DELAY = 0.05
@@ -89,7 +90,7 @@ class RecordAccessLog:
         except CHANGED_SCOPE:
             self.log(mended(scope), status)
             return
-        self._logger.info('%s - "%s %s HTTP/%s" %d', *shown, status)
+        say(self._logger, logging.INFO, '%s - "%s %s HTTP/%s" %d', *shown, status)
 
 
 class BatchedAccessLog:

@@ -460,6 +460,20 @@ def assert_is_500(transport: FakeTransport) -> None:
     assert transport.closed
 
 
+class FailingHandler(logging.Handler):
+    def emit(self, record: logging.LogRecord) -> None:
+        raise PermissionError("no log today")
+
+
+def test_a_log_that_fails_keeps_no_client_waiting(protocol_class: Any, log: Log) -> None:
+    handler = FailingHandler()
+    logging.getLogger("uvicorn.error").addHandler(handler)
+    try:
+        assert_is_500(answered(protocol_class, fail_with(RuntimeError("broken"))))
+    finally:
+        logging.getLogger("uvicorn.error").removeHandler(handler)
+
+
 @pytest.mark.parametrize(
     "exc",
     [RuntimeError("broken"), KeyError("x"), SystemExit(1), KeyboardInterrupt(), asyncio.CancelledError()],

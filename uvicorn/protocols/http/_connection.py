@@ -11,6 +11,7 @@ the connection is doing: see `expire`. Without a server that sweeps, only the ke
 from __future__ import annotations
 
 import asyncio
+import logging
 from collections import deque
 from typing import Any, ClassVar
 from urllib.parse import unquote
@@ -20,6 +21,7 @@ from uvicorn.protocols._access import AccessLog
 from uvicorn.protocols._context import NEVER, ProtocolConfig
 from uvicorn.protocols._flow import HIGH_WATER_LIMIT, FlowControl, unsent
 from uvicorn.protocols._refusals import refusal
+from uvicorn.protocols._say import say
 from uvicorn.protocols._state import ServerState
 from uvicorn.protocols._upgrade import UpgradeRequest, hand_over
 from uvicorn.protocols.http._codec import DISCARD, Codec, HTTPContext, UpgradeBuffer
@@ -368,7 +370,7 @@ class HTTPConnection(asyncio.Protocol):
             self._stop_timer()
         context = self.context
         if context.limits_concurrency and context.overloaded():
-            self.logger.warning("Exceeded concurrency limit.")
+            say(self.logger, logging.WARNING, "Exceeded concurrency limit.")
             cycle.app = service_unavailable
         state = self.server_state
         cycle.started_at = state.now
@@ -473,7 +475,7 @@ class HTTPConnection(asyncio.Protocol):
         self.ending = True
         broken, self._receiving = self._receiving, None
         peer = self._peer_text()
-        self.logger.warning("Invalid HTTP request received. (%s: %s)", peer, refused.reason)
+        say(self.logger, logging.WARNING, "Invalid HTTP request received. (%s: %s)", peer, refused.reason)
         if self.current is None:
             self._write_refusal(refused)
         elif broken is self.current:
@@ -501,7 +503,9 @@ class HTTPConnection(asyncio.Protocol):
         state = self.server_state
         state.statuses[503] += 1
         if state.may_complain():
-            self.logger.warning(
+            say(
+                self.logger,
+                logging.WARNING,
                 "%d connections are open, as many as limit_connections allows: more get 503.",
                 state.connection_limit,
             )
@@ -583,7 +587,12 @@ class HTTPConnection(asyncio.Protocol):
             self.deadline = min(self._gives_up_at, now + LINGER_POLL)
             return
         if size:
-            self.logger.info("%s takes nothing of its response: connection aborted.", self._peer_text())
+            say(
+                self.logger,
+                logging.INFO,
+                "%s takes nothing of its response: connection aborted.",
+                self._peer_text(),
+            )
         self.transport.abort()
 
     def _expire_body(self) -> None:
@@ -598,7 +607,7 @@ class HTTPConnection(asyncio.Protocol):
             self.close()
 
     def _refuse_late(self, reason: str) -> None:
-        self.logger.info("%s: %s.", self._peer_text(), reason)
+        say(self.logger, logging.INFO, "%s: %s.", self._peer_text(), reason)
         self._write_refusal(Refused(408, reason))
 
     def timeout_keep_alive_handler(self) -> None:
@@ -653,13 +662,15 @@ class HTTPConnection(asyncio.Protocol):
     def _takes_upgrade(self, head: Head, method: bytes, headers: list[tuple[bytes, bytes]]) -> bool:
         # RFC 6455 4.1: the opening request is a GET. Whatever else asks to upgrade is an ordinary request.
         if head.upgrade != b"websocket" or head.length != 0 or method != b"GET":
-            self.logger.warning("Unsupported upgrade request.")
+            say(self.logger, logging.WARNING, "Unsupported upgrade request.")
             return False
         if self.config.ws_protocol_class is None:
-            self.logger.warning("Unsupported upgrade request.")
-            self.logger.warning(
+            say(self.logger, logging.WARNING, "Unsupported upgrade request.")
+            say(
+                self.logger,
+                logging.WARNING,
                 "No supported WebSocket library detected. Please use \"pip install 'uvicorn[standard]'\", "
-                "or install 'websockets' or 'wsproto' manually."
+                "or install 'websockets' or 'wsproto' manually.",
             )
             return False
         self._upgrade = UpgradeRequest(method, head.path, head.query, headers)

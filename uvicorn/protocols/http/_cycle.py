@@ -8,11 +8,13 @@ ASGI cost about 0.85 us of a 6 us request this way; each of the usual means cost
 from __future__ import annotations
 
 import asyncio
+import logging
 from typing import TYPE_CHECKING, Any
 
 from uvicorn._types import ASGI3Application, ASGIReceiveEvent, ASGISendEvent
 from uvicorn.protocols._context import is_cancelled
 from uvicorn.protocols._flow import HIGH_WATER_LIMIT, forget, wake
+from uvicorn.protocols._say import say
 from uvicorn.protocols.http._framing import CHUNKED, CLOSE, LAST_CHUNK, LENGTH
 
 if TYPE_CHECKING:
@@ -172,7 +174,12 @@ class RequestCycle:
     async def _unfinished(self, result: object) -> None:
         connection = self.connection
         if result is not None:
-            connection.logger.error("ASGI callable should return None, but returned '%s'.", result)
+            say(
+                connection.logger,
+                logging.ERROR,
+                "ASGI callable should return None, but returned '%s'.",
+                result,
+            )
             if self.stage == COMPLETE:
                 connection.shutdown()
             else:
@@ -182,10 +189,10 @@ class RequestCycle:
         elif self._input_ended:
             self._break_off()  # it was told that the client has gone, and left
         elif self.stage == WAITING:
-            connection.logger.error("ASGI callable returned without starting response.")
+            say(connection.logger, logging.ERROR, "ASGI callable returned without starting response.")
             await self._send_500()
         else:
-            connection.logger.error("ASGI callable returned without completing response.")
+            say(connection.logger, logging.ERROR, "ASGI callable returned without completing response.")
             self._break_off()
 
     async def _failed(self, exc: BaseException) -> None:
@@ -195,7 +202,7 @@ class RequestCycle:
             if self.stage != COMPLETE:
                 self._break_off()
             raise exc
-        connection.logger.error("Exception in ASGI application\n", exc_info=exc)
+        say(connection.logger, logging.ERROR, "Exception in ASGI application\n", exc_info=exc)
         if self.disconnected:
             return
         if self.stage == WAITING:

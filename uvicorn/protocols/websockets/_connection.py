@@ -7,6 +7,7 @@ application's side; what happens between them is here.
 from __future__ import annotations
 
 import asyncio
+import logging
 from typing import Any, ClassVar
 
 from uvicorn.logging import TRACE_LOG_LEVEL
@@ -14,6 +15,7 @@ from uvicorn.protocols._access import client_text
 from uvicorn.protocols._context import NEVER, ProtocolConfig
 from uvicorn.protocols._flow import FlowControl
 from uvicorn.protocols._refusals import refusal
+from uvicorn.protocols._say import say
 from uvicorn.protocols._state import ServerState
 from uvicorn.protocols._upgrade import TakesUpgrade, UpgradeRequest
 from uvicorn.protocols.http._head import Refused
@@ -281,7 +283,7 @@ class WebSocketConnection(TakesUpgrade):
         self._closing = True
         self._held = b""
         peer = client_text(get_remote_addr(self.transport)) or "peer without address"
-        self.logger.warning("Invalid WebSocket handshake received. (%s: %s)", peer, exc.text)
+        say(self.logger, logging.WARNING, "Invalid WebSocket handshake received. (%s: %s)", peer, exc.text)
         status, response = refused_handshake(exc, self.explains_refusals, self.context.default_lines())
         self.server_state.statuses[status] += 1
         self.transport.write(response)
@@ -349,7 +351,9 @@ class WebSocketConnection(TakesUpgrade):
     def _give_up_handshake(self) -> None:
         """The application has neither accepted nor refused in time."""
         assert self.session is not None
-        self.logger.warning(
+        say(
+            self.logger,
+            logging.WARNING,
             "WebSocket handshake timed out: no answer of the application within %g s (ws_handshake_timeout).",
             self.config.ws_handshake_timeout,
         )

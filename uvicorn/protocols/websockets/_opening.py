@@ -8,12 +8,14 @@ from __future__ import annotations
 
 import asyncio
 import http
+import logging
 from collections.abc import Iterable
 from typing import Any
 from urllib.parse import unquote
 
 from uvicorn.protocols._access import CHANGED_SCOPE, client_text, mended, request_path
 from uvicorn.protocols._context import ConnectionContext, ProtocolConfig
+from uvicorn.protocols._say import say
 from uvicorn.protocols._state import ServerState
 from uvicorn.protocols._upgrade import UpgradeRequest
 from uvicorn.protocols.http._framing import CHUNKED, LAST_CHUNK, NONE, ResponseFramer
@@ -176,4 +178,4 @@ class Opening:
         except CHANGED_SCOPE:
             known = mended(scope)
             shown = client_text(known["client"]), request_path(known)
-        self._context.logger.info('%s - "WebSocket %s" %s', *shown, outcome)
+        say(self._context.logger, logging.INFO, '%s - "WebSocket %s" %s', *shown, outcome)

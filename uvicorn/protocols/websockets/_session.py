@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import logging
 from collections import deque
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
@@ -21,6 +22,7 @@ from uvicorn._types import ASGI3Application, ASGIReceiveEvent, ASGISendEvent
 from uvicorn.protocols._context import NEVER, is_cancelled
 from uvicorn.protocols._fields import InvalidResponse
 from uvicorn.protocols._flow import forget, wake
+from uvicorn.protocols._say import say
 from uvicorn.protocols.utils import ClientDisconnected
 
 if TYPE_CHECKING:
@@ -145,7 +147,7 @@ class WebSocketSession:
         if cancelled or given_up or isinstance(exc, ClientDisconnected):
             connection.close_transport()
             return
-        connection.logger.error("Exception in ASGI application\n", exc_info=exc)
+        say(connection.logger, logging.ERROR, "Exception in ASGI application\n", exc_info=exc)
         self._end_badly()
 
     def _returned(self, result: object) -> None:
@@ -153,9 +155,14 @@ class WebSocketSession:
         if self.state == CLOSED:
             return
         if result is not None:
-            connection.logger.error("ASGI callable should return None, but returned '%s'.", result)
+            say(
+                connection.logger,
+                logging.ERROR,
+                "ASGI callable should return None, but returned '%s'.",
+                result,
+            )
         elif self.state == HANDSHAKE:
-            connection.logger.error("ASGI callable returned without completing handshake.")
+            say(connection.logger, logging.ERROR, "ASGI callable returned without completing handshake.")
         self._end_badly()
 
     def _end_badly(self) -> None:
