@@ -11,6 +11,7 @@ from tests.ipc.test_control import SNAPSHOT
 from uvicorn._ipc.scoreboard import ROW_CELLS, Cell
 from uvicorn.control import view
 from uvicorn.control.view import status_of
+from uvicorn.protocols._state import DURATIONS
 
 NOW = 100.0
 
@@ -26,8 +27,10 @@ def rows(**cells: int) -> list[list[int]]:
     return found
 
 
-def status(scoreboard: list[list[int]] | None = None, **changes: Any) -> view.Status:
-    return status_of(replace(SNAPSHOT, **changes), scoreboard or rows(), NOW)
+def status(
+    scoreboard: list[list[int]] | None = None, pss: dict[int, int] | None = None, **changes: Any
+) -> view.Status:
+    return status_of(replace(SNAPSHOT, **changes), scoreboard or rows(), NOW, pss)
 
 
 def test_numbers_come_from_the_row_of_the_worker() -> None:
@@ -52,6 +55,29 @@ def test_sums_include_those_who_are_gone() -> None:
     found = status(scoreboard)
     assert found["requests"] == 105
     assert found["responses"] == {"1xx": 0, "2xx": 0, "3xx": 0, "4xx": 0, "5xx": 12}
+
+
+def test_durations_and_bytes_are_sums_too() -> None:
+    scoreboard = rows(DURATIONS=5, DURATION=1_500_000, BYTES_IN=10, BYTES_OUT=20)
+    scoreboard[0][Cell.DURATIONS] = 100
+    scoreboard[0][Cell.DURATION] = 1_000_000
+    found = status(scoreboard)
+    assert found["durations"]["counts"] == [105, *[0] * len(DURATIONS)]
+    assert found["durations"]["bounds"] == list(DURATIONS)
+    assert found["durations"]["seconds"] == 2.5
+    assert found["bytes"] == {"received": 10, "sent": 20}
+    assert found["workers"][0]["durations"] == {"counts": [5, *[0] * len(DURATIONS)], "seconds": 1.5}
+
+
+def test_proportional_memory_is_that_of_those_who_are_known() -> None:
+    assert status()["pss"] is None
+    found = status(pss={41: 1000, 99: 5})
+    assert [worker["pss"] for worker in found["workers"]] == [1000, None]
+    assert found["pss"] == 1000
+
+
+def test_queues_are_shown() -> None:
+    assert status()["queues"] == [{"name": "127.0.0.1:8000", "waiting": 3, "limit": 2048}]
 
 
 def test_a_row_that_has_another_owner_by_now_says_nothing() -> None:

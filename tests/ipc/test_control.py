@@ -19,6 +19,7 @@ from uvicorn._ipc.control import (
     Happening,
     MasterEnd,
     Outcome,
+    Queue,
     Snapshot,
     Verb,
     WorkerView,
@@ -43,6 +44,7 @@ SNAPSHOT = Snapshot(
     restarts={"died": 3},
     outcomes={"reload": Outcome(1, 2, False, "broken: ü", 9.0)},
     events=[Happening(1, 2.0, 20, 'line 1\n"line" 2 \ud800')],
+    queues=[Queue("127.0.0.1:8000", 3, 2048)],
 )
 
 

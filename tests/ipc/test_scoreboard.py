@@ -11,7 +11,17 @@ from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule
 
-from uvicorn._ipc.scoreboard import ROW_CELLS, ROWS, Cell, Drain, Row, Scoreboard, microseconds
+from uvicorn._ipc.scoreboard import (
+    COUNTERS,
+    DURATION_CELLS,
+    ROW_CELLS,
+    ROWS,
+    Cell,
+    Drain,
+    Row,
+    Scoreboard,
+    microseconds,
+)
 
 
 @pytest.fixture
@@ -26,7 +36,9 @@ def board() -> Iterator[Scoreboard]:
 
 def test_every_cell_has_a_place_in_the_row() -> None:
     assert sorted(Cell) == list(range(len(Cell)))
-    assert len(Cell) <= ROW_CELLS
+    assert max(Cell) == Cell.DURATIONS  # the last one, since others follow it that have no name
+    assert DURATION_CELLS.stop <= ROW_CELLS
+    assert len(set(COUNTERS)) == len(COUNTERS)
 
 
 def test_rows_that_are_taken_differ_and_are_empty(board: Scoreboard) -> None:

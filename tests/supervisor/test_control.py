@@ -5,6 +5,7 @@ from __future__ import annotations
 import inspect
 import itertools
 import os
+import re
 import signal
 import socket
 import stat
@@ -19,14 +20,25 @@ from tests.fakes.host import FakeChild
 from tests.supervisor.plans import plan_of
 from tests.supervisor.rig import Rig
 from uvicorn._ipc.channel import Kind
-from uvicorn._ipc.control import Answer, Command, ControlEnd, ControlStart, MasterEnd, Snapshot, Verb
+from uvicorn._ipc.control import (
+    RESTART_REASONS,
+    Answer,
+    Command,
+    ControlEnd,
+    ControlStart,
+    MasterEnd,
+    Snapshot,
+    Verb,
+)
+from uvicorn._ipc.scoreboard import Cell, Scoreboard
 from uvicorn._privileges import UNCHANGED
 from uvicorn._sockets import Address, BindError
-from uvicorn.supervisor import events
+from uvicorn.supervisor import events, settle, stages
 from uvicorn.supervisor.control import EVENTS_KEPT, ControlPost, event_of
 from uvicorn.supervisor.host import ChildExit
 from uvicorn.supervisor.plan import ControlPlan
 from uvicorn.supervisor.upgrade import HandedControl
+from uvicorn.worker import limits, runtime
 
 pytestmark = pytest.mark.skipif(sys.platform == "win32", reason="needs processes and UNIX sockets")
 
@@ -34,16 +46,25 @@ ADMIN = Address("tcp", host="127.0.0.1", port=0)
 
 
 class FakeControl:
-    """A control process: what it was started with, and its end of the channel."""
+    """A control process: what it was started with, and its end of the channel.
+
+    Attributes:
+        ticks: Whether its event loop turns.
+    """
 
     def __init__(self, child: FakeChild, start: ControlStart) -> None:
         self.child = child
+        self.ticks = True
         self.start = start
         self.channel = start.channel.dup()
         self.end = ControlEnd(self.channel)
         self.heard: list[Snapshot | Answer] = []
         child.handlers[signal.SIGTERM] = lambda child: child.exit(0)
         child.handlers[signal.SIGUSR1] = lambda child: None
+
+    def tick(self) -> None:
+        if self.ticks and self.child.code is None and not self.child.stopped:
+            self.start.scoreboard.own[Cell.CONTROL_TICK] += 1
 
     def listen(self) -> None:
         found, _ = self.end.receive()
@@ -66,12 +87,14 @@ class ControlRig(Rig):
 
     Attributes:
         controls: All that were ever forked.
+        slow_start: Whether their event loops do not turn yet.
     """
 
     def __init__(self, path: Path | None, admin: Address | None = None, **spec: float) -> None:
         address = Address("unix", name=str(path)) if path is not None else None
         super().__init__(replace(plan_of(**spec), control=ControlPlan(address, admin)))  # type: ignore[arg-type]
         self.controls: list[FakeControl] = []
+        self.slow_start = False
         self.master._control = ControlPost(self.plan.control, lambda start: 0, self.host, "app:app")
         self.listening = True
 
@@ -79,13 +102,15 @@ class ControlRig(Rig):
         start = inspect.getclosurevars(main).nonlocals["start"]
         if isinstance(start, ControlStart):
             self.controls.append(FakeControl(child, start))
+            self.controls[-1].ticks = not self.slow_start
         else:
             super()._forked(child, main)
 
     def _advanced(self) -> None:
         super()._advanced()
-        if self.listening:
-            for control in self.controls:
+        for control in self.controls:
+            control.tick()
+            if self.listening:
                 control.listen()
 
     def run_to_the_end(self, stop_after: float | None = 10.0) -> int:
@@ -107,6 +132,7 @@ def test_it_is_started_beside_the_workers_and_is_none_of_them(rig: ControlRig, t
     assert rig.run_to_the_end() == 0
     (control,) = rig.controls
     assert len(rig.workers) == 2
+    assert all(worker.start.watched for worker in rig.workers)
     assert modes == [0o600]
     assert control.start.owner == os.geteuid()
     assert control.start.master_pid == os.getpid()
@@ -124,6 +150,7 @@ def test_without_a_wish_there_is_none() -> None:
     rig.master._control = ControlPost(None, lambda start: 0, rig.host, "app:app")
     assert rig.run() == 0
     assert rig.controls == []
+    assert not any(worker.start.watched for worker in rig.workers)
 
 
 def test_one_that_dies_is_started_again_later_each_time(rig: ControlRig) -> None:
@@ -149,6 +176,80 @@ def test_one_that_has_lived_long_begins_anew(rig: ControlRig) -> None:
         rig.later(at, lambda: rig.controls[-1].child.exit(1))
     assert rig.run_to_the_end(110) == 0
     assert rig.logged("Next start in 0.5 s") == 2
+
+
+def test_one_that_somebody_has_stopped_is_replaced(rig: ControlRig) -> None:
+    rig.later(30, lambda: rig.controls[0].child.deliver(signal.SIGSTOP))
+    assert rig.run_to_the_end(60) == 0
+    first, second = rig.controls
+    assert first.child.received == [signal.SIGSTOP, signal.SIGKILL]
+    assert second.child.received == [signal.SIGTERM]
+    assert rig.logged(f"[{first.child.pid}] gives no sign of life for 10 s (somebody has stopped it)") == 1
+    assert rig.logged("killed for its silence. Next start in 0.5 s") == 1
+
+
+def test_one_that_is_stuck_is_replaced(rig: ControlRig) -> None:
+    rig.later(30, lambda: setattr(rig.controls[0], "ticks", False))
+    assert rig.run_to_the_end(60) == 0
+    assert rig.controls[0].child.received == [signal.SIGKILL]
+    assert rig.logged("(it is stuck)") == 1
+
+
+def test_one_that_takes_its_time_to_begin_is_left_alone(rig: ControlRig) -> None:
+    rig.slow_start = True
+    rig.later(25, lambda: setattr(rig.controls[0], "ticks", True))
+    assert rig.run_to_the_end(60) == 0
+    assert len(rig.controls) == 1
+
+
+def test_a_master_that_was_late_itself_blames_nobody(rig: ControlRig) -> None:
+    def sleep() -> None:
+        rig.host.time += 3600
+
+    rig.later(30, sleep)
+    assert rig.run_to_the_end(60) == 0
+    assert len(rig.controls) == 1
+
+
+def test_a_socket_file_that_was_removed_is_made_again(rig: ControlRig, tmp_path: Path) -> None:
+    path = tmp_path / "c.sock"
+    found: list[bool] = []
+    rig.later(3, path.unlink)
+    rig.later(6, lambda: found.append(path.is_socket()))
+    assert rig.run_to_the_end() == 0
+    assert found == [True]
+    first, second = rig.controls
+    assert first.child.received == [signal.SIGTERM]
+    assert second.start.control is not None
+    assert rig.logged(f"{path} is opened again") == 1
+    assert rig.logged("Next start") == 0
+    assert not path.exists()
+
+
+def test_where_it_cannot_be_made_again_that_is_said_once(tmp_path: Path) -> None:
+    directory = tmp_path / "runtime"
+    directory.mkdir()
+    rig = ControlRig(directory / "c.sock")
+
+    def clean() -> None:
+        (directory / "c.sock").unlink()
+        directory.rmdir()
+
+    rig.later(3, clean)
+    assert rig.run_to_the_end() == 0
+    assert rig.logged("The control socket's file is gone, and cannot be made again") == 1
+    assert len(rig.controls) == 1
+
+
+def test_a_file_that_is_somebody_elses_by_now_is_left_alone(rig: ControlRig, tmp_path: Path) -> None:
+    def replace_it() -> None:
+        (tmp_path / "c.sock").unlink()
+        (tmp_path / "c.sock").write_text("mine")
+
+    rig.later(3, replace_it)
+    assert rig.run_to_the_end() == 0
+    assert (tmp_path / "c.sock").read_text() == "mine"
+    assert len(rig.controls) == 1
 
 
 def test_a_fork_that_fails_is_tried_again(rig: ControlRig) -> None:
@@ -341,18 +442,20 @@ def test_the_old_process_stays_until_it_has_told_the_outcome(tmp_path: Path) -> 
     old = rig.host._new_child()
     old.handlers[signal.SIGTERM] = lambda child: child.exit(0)
     control.open(HandedControl(pid=old.pid))
+    board = Scoreboard()
     state = rig.master._machine.state
     state.rolling = True
-    control.work(state, None, lambda: None, UNCHANGED)  # type: ignore[arg-type]
+    control.work(state, board, lambda: None, UNCHANGED)
     assert old.received == []
     state.rolling = False
-    control.work(state, None, lambda: None, UNCHANGED)  # type: ignore[arg-type]
+    control.work(state, board, lambda: None, UNCHANGED)
     assert old.received == [signal.SIGTERM]
     assert len(rig.controls) == 1
     assert control.reaped(ChildExit(old.pid, 0))
-    control.work(state, None, lambda: None, UNCHANGED)  # type: ignore[arg-type]
+    control.work(state, board, lambda: None, UNCHANGED)
     assert len(rig.controls) == 1
     assert not control.reaped(ChildExit(1, 0))
+    os.close(board.fd)
     control.end()
     rig.controls[0].channel.close()
     rig.signals.close()
@@ -369,3 +472,15 @@ def test_every_verb_is_an_event() -> None:
         events.UpgradeRequested(7),
         events.StopRequested("STOP", 7),
     ]
+
+
+def test_every_reason_that_is_counted_has_its_name() -> None:
+    """Whoever counts a new one names it in `RESTART_REASONS`, so that its metric is there before it first happens."""
+    counted: set[str] = set()
+    for module in (settle, stages):
+        text = inspect.getsource(module)
+        for call in re.findall(r"ledger\.count\((.*)\)\n", text):
+            counted |= set(re.findall(r'"([a-z_]+)"', call))
+    counted |= set(re.findall(r'"([a-z_]+)"', inspect.getsource(settle._why_replaced)))
+    counted |= set(re.findall(r'f"(limit_[a-z_]+): ', inspect.getsource(limits) + inspect.getsource(runtime)))
+    assert counted == set(RESTART_REASONS)

@@ -36,12 +36,20 @@ class World:
         self.plan = plan_of(size=2)
         self.scoreboard = Scoreboard()
         self.spawner = Spawner(
-            self.host, lambda start: 0, lambda start: 0, self.scoreboard, -1, self.links, lambda sockets: None
+            self.host,
+            lambda start: 0,
+            lambda start: 0,
+            self.scoreboard,
+            -1,
+            self.links,
+            lambda sockets: None,
+            watched=True,
         )
         self.event = self.spawner.spawn_mold(actions.SpawnMold(1, 1), self.plan)
 
     def _forked(self, child: FakeChild, main: Callable[[], int]) -> None:
         start = inspect.getclosurevars(main).nonlocals["mold_start"]
+        self.start = start
         self.end = MoldEnd(start.channel.dup())
         self.end.sock.settimeout(5)
 
@@ -75,6 +83,10 @@ def test_a_mold_is_a_child_of_the_master(world: World) -> None:
     assert world.event == events.MoldSpawned(1, 50_000)
     assert world.spawner.mold_pids() == [50_000]
     assert len(world.spawner.mold_fds()) == 1
+
+
+def test_workers_of_a_mold_are_watched_as_others_are(world: World) -> None:
+    assert world.start.watched
 
 
 def test_a_request_names_the_worker_and_brings_its_channel_and_its_sockets(world: World) -> None:

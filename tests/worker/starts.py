@@ -33,6 +33,7 @@ class Started:
             "master_pid": os.getppid(),
             "title": "app:app",
             "healthcheck": 5.0,
+            "watched": True,
             "first": False,
             "failure_token": -1,
         }

@@ -15,16 +15,18 @@ from typing import Any
 import psutil
 import pytest
 
+from tests.fakes.loop import FakeLoop
 from tests.worker.starts import Started
 from uvicorn._ipc.channel import Kind, Message
-from uvicorn._ipc.scoreboard import Cell, Drain, microseconds
+from uvicorn._ipc.scoreboard import DURATION_CELLS, Cell, Drain, microseconds
 from uvicorn._listening import ServerOpener
 from uvicorn.config import Config
+from uvicorn.protocols._state import DURATIONS
 from uvicorn.server import TICK, Server
 from uvicorn.supervisor.host import PosixHost
 from uvicorn.worker import runtime
 from uvicorn.worker.accept import GatedAcceptor
-from uvicorn.worker.runtime import WorkerHooks, leave_as_orphan
+from uvicorn.worker.runtime import COUNT_DELAY, WorkerHooks, leave_as_orphan
 
 pytestmark = [
     pytest.mark.skipif(sys.platform == "win32", reason="needs fork()"),
@@ -46,7 +48,7 @@ class Worker:
         self.hooks = WorkerHooks(self.started.start, self.titles.append)
         given = {"log_config": None, "tune_gc": False, **(settings or {})}
         self.server = Server(Config("no:app", **given))
-        self.server.hooks = self.hooks
+        self.hooks.attach(self.server)
 
     def start(self) -> float:
         """The server has started; return when that was."""
@@ -276,6 +278,51 @@ def test_the_counters_are_carried_over_at_the_end_too(worker: Worker) -> None:
     count(worker)
     worker.hooks.finished(worker.server)
     assert counters(worker) == [3, 2, 50]
+
+
+def test_durations_and_bytes_are_carried_over(worker: Worker) -> None:
+    state = worker.server.server_state
+    assert state.measured
+    count(worker)
+    state.handshakes = 4
+    state.slow = [0, 3, *([0] * (len(DURATIONS) - 2)), 2]
+    state.seconds, state.bytes_in, state.bytes_out = 1.5, 1000, 2000
+    worker.hooks.finished(worker.server)
+    counts = [worker.row[cell] for cell in DURATION_CELLS]
+    # HTTP requests are in exactly one bucket each.
+    assert counts == [41, 3, *([0] * (len(DURATIONS) - 2)), 2]
+    assert [worker.row[cell] for cell in (Cell.DURATION, Cell.BYTES_IN, Cell.BYTES_OUT)] == [
+        1_500_000,
+        1000,
+        2000,
+    ]
+
+
+def test_there_is_a_cell_for_every_bucket() -> None:
+    assert len(DURATION_CELLS) == len(DURATIONS) + 1
+
+
+def test_what_was_counted_is_seen_soon_and_not_only_with_the_tick(worker: Worker) -> None:
+    """A worker that is killed takes little with it."""
+    loop = worker.server._loop = FakeLoop()  # type: ignore[assignment]
+    state = worker.server.server_state
+    count(worker)
+    state.unsettle()
+    assert counters(worker) == [0, 0, 0]
+    loop.run_timers(COUNT_DELAY)
+    assert counters(worker) == [3, 2, 50]
+    assert state.settled  # whatever comes next is told again
+
+
+def test_where_nobody_can_look_nothing_is_measured(make: Any) -> None:
+    worker = make(watched=False)
+    state = worker.server.server_state
+    assert not state.measured
+    assert not state.settled
+    count(worker)
+    worker.tick(worker.start())
+    assert counters(worker) == [3, 2, 50]
+    assert all(worker.row[cell] == 0 for cell in DURATION_CELLS)
 
 
 def test_a_tick_without_limits_says_nothing(worker: Worker) -> None:

@@ -111,6 +111,37 @@ class Happening:
     text: str
 
 
+@dataclass(frozen=True, slots=True)
+class Queue:
+    """The accept queue of one address.
+
+    Attributes:
+        waiting: How many connections wait to be accepted.
+        limit: How many may; further ones are not let in.
+    """
+
+    name: str
+    waiting: int
+    limit: int
+
+
+# Why workers are replaced, or given up: the names that restarts are counted under.
+RESTART_REASONS = (
+    "died",
+    "out_of_memory",
+    "start_failed",
+    "start_timeout",
+    "stalled",
+    "unresponsive",
+    "drain_timeout",
+    "limit_max_requests",
+    "limit_worker_lifetime",
+    "limit_worker_memory",
+    "reloaded",
+    "requested",
+)
+
+
 @dataclass(slots=True)
 class Outcome:
     """How reloads, or upgrades, have ended: how often, and the last one."""
@@ -131,6 +162,7 @@ class Snapshot:
         restarts: How often workers were replaced, by reason.
         outcomes: Of "reload" and "upgrade".
         events: The last lines of the log, the oldest first.
+        queues: Of the addresses that are served.
     """
 
     pid: int
@@ -147,6 +179,7 @@ class Snapshot:
     restarts: dict[str, int] = field(default_factory=dict)
     outcomes: dict[str, Outcome] = field(default_factory=dict)
     events: list[Happening] = field(default_factory=list)
+    queues: list[Queue] = field(default_factory=list)
 
 
 class _Kind(enum.IntEnum):
@@ -266,6 +299,7 @@ def _snapshot(content: dict[str, Any]) -> Snapshot:
             "molds": [MoldView(**each) for each in content["molds"]],
             "outcomes": {name: Outcome(**each) for name, each in content["outcomes"].items()},
             "events": [Happening(**each) for each in content["events"]],
+            "queues": [Queue(**each) for each in content["queues"]],
         }
     )
 

@@ -141,6 +141,7 @@ class MoldStart:
     master_pid: int
     title: str
     healthcheck: float
+    watched: bool
     failure_token: int
     identity: Identity = UNCHANGED
 

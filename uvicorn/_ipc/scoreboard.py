@@ -38,6 +38,12 @@ class Cell(enum.IntEnum):
     CPU = 17  # worker: CPU time used so far, in microseconds
     RSS = 18  # worker: resident memory in bytes
     SEQUENCE = 19  # master, in its own row: odd while counters move there
+    CONTROL_TICK = 20  # control process, in the master's row: when its event loop last ran
+    BYTES_IN = 21  # worker: what clients have sent so far
+    BYTES_OUT = 22  # worker: what they were sent so far
+    DURATION = 23  # worker: how long all requests answered have taken, in microseconds
+    # How many requests took how long; worker. DURATION_BUCKETS cells from here on.
+    DURATIONS = 24
 
 
 # What a worker has done stays done when it is gone: these are added up in the master's row.
@@ -48,7 +54,18 @@ RESPONSES = (
     Cell.RESPONSES_4XX,
     Cell.RESPONSES_5XX,
 )
-COUNTERS = (Cell.REQUESTS, *RESPONSES, Cell.CPU)
+# As many as `uvicorn.protocols._state.DURATIONS` has bounds, and one for what is above the last.
+DURATION_BUCKETS = 14
+DURATION_CELLS = range(Cell.DURATIONS, Cell.DURATIONS + DURATION_BUCKETS)
+COUNTERS: tuple[int, ...] = (
+    Cell.REQUESTS,
+    *RESPONSES,
+    Cell.CPU,
+    Cell.BYTES_IN,
+    Cell.BYTES_OUT,
+    Cell.DURATION,
+    *DURATION_CELLS,
+)
 
 
 class Drain(enum.IntEnum):
@@ -63,7 +80,7 @@ class Drain(enum.IntEnum):
     FINAL = 3
 
 
-ROW_CELLS = 32
+ROW_CELLS = 64
 # Far more than workers, draining predecessors and successors together; untouched pages cost nothing.
 ROWS = 2048
 
@@ -82,10 +99,10 @@ class Row:
         self._cells = cells
         self.index = index
 
-    def __getitem__(self, cell: Cell) -> int:
+    def __getitem__(self, cell: int) -> int:
         return self._cells[cell]
 
-    def __setitem__(self, cell: Cell, value: int) -> None:
+    def __setitem__(self, cell: int, value: int) -> None:
         self._cells[cell] = value
 
     def seconds(self, cell: Cell) -> float:

@@ -30,6 +30,7 @@ class WorkerStart:
         master_pid: The master.
         title: What the process title begins with.
         healthcheck: `timeout_worker_healthcheck` in seconds.
+        watched: Whether there is a control process, so that somebody may look at what requests take.
         first: Whether no worker has ever been ready: a failure is reported once, by whoever gets the token.
         failure_token: The read end of a pipe with one byte in it: that token.
         identity: Whom it runs as, once it has read what only the master may read.
@@ -48,6 +49,7 @@ class WorkerStart:
     master_pid: int
     title: str
     healthcheck: float
+    watched: bool
     first: bool
     failure_token: int
     identity: Identity = UNCHANGED

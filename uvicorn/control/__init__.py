@@ -2,6 +2,7 @@
 
     view.py      pure: from the master's snapshot and the scoreboard to what is shown
     master.py    what the master says, and asking it for something
+    memory.py    what workers have of the machine's memory
     app.py       the ASGI application: status, probes, metrics, page, commands
     metrics.py   Prometheus
     accept.py    who may connect to the control socket

@@ -10,6 +10,7 @@ from collections.abc import Callable
 
 from uvicorn._ipc.control import Answer, Command, ControlEnd, Snapshot, Verb
 from uvicorn._ipc.scoreboard import Scoreboard
+from uvicorn.control.memory import Memory
 from uvicorn.control.view import Status, status_of
 
 
@@ -36,6 +37,7 @@ class Master:
         self._numbers = itertools.count(random.randrange(1, 2**31))  # noqa: S311 - no secret
         self._waiting: dict[int, asyncio.Future[Answer]] = {}
         self._gone = False
+        self._memory = Memory()
         # Set when the master has said something, or is gone.
         self.heard = asyncio.Event()
 
@@ -66,7 +68,8 @@ class Master:
         """How things are now; None before the master has said anything."""
         if self._snapshot is None:
             return None
-        return status_of(self._snapshot, self._scoreboard.rows(), time.monotonic())
+        pss = self._memory.look(worker.pid for worker in self._snapshot.workers)
+        return status_of(self._snapshot, self._scoreboard.rows(), time.monotonic(), pss)
 
     async def ask(self, verb: Verb, argument: int, limit: float) -> Answer:
         """Ask for something and wait for its outcome.

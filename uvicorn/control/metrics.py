@@ -7,13 +7,16 @@ its slot, which its successor takes over; numbers of single workers are gauges.
 from __future__ import annotations
 
 from collections.abc import Iterator
+from itertools import accumulate
 from typing import Any
 
-from uvicorn.control.view import Status
+from uvicorn import __version__
+from uvicorn._ipc.control import RESTART_REASONS
+from uvicorn.control.view import Status, is_ready
 
 try:
     from prometheus_client import CollectorRegistry
-    from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily
+    from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, HistogramMetricFamily
     from prometheus_client.exposition import CONTENT_TYPE_PLAIN_0_0_4, generate_latest
     from prometheus_client.registry import Collector
 except ImportError:  # an extra
@@ -51,18 +54,23 @@ if AVAILABLE:
 
 
 def _of_the_service(status: Status) -> Iterator[Any]:
-    yield _counter("requests", "Requests answered and WebSocket handshakes taken.", status["requests"])
-    yield _counter("cpu_seconds", "CPU time used by workers.", status["cpu_seconds"])
+    yield _gauge("info", "The program; always 1.", 1, version=__version__, service=status["service"])
+    yield from _of_requests(status)
+    restarts = {**dict.fromkeys(RESTART_REASONS, 0), **status["restarts"]}
     yield _counters(
-        "responses", "Responses begun, by the class of their status.", "status", status["responses"]
-    )
-    yield _counters(
-        "worker_restarts", "Workers that were replaced or given up, by reason.", "reason", status["restarts"]
+        "worker_restarts", "Workers that were replaced or given up, by reason.", "reason", restarts
     )
     for what in ("reload", "upgrade"):
         outcome = status["outcomes"].get(what, {"succeeded": 0, "failed": 0})
         counts = {"succeeded": outcome["succeeded"], "failed": outcome["failed"]}
         yield _counters(f"{what}s", f"How often a {what} has ended how.", "outcome", counts)
+    last = status["outcomes"].get("reload", {}).get("last", {"ok": True})
+    yield _gauge(
+        "last_reload_succeeded",
+        "Whether the last reload has; 1 where there was none.",
+        last["ok"] is not False,
+    )
+    yield _gauge("ready", "Whether connections should be sent here, as /readyz says.", is_ready(status)[0])
     for name, text in (
         ("connections", "Open connections."),
         ("in_flight", "Running application tasks."),
@@ -74,6 +82,9 @@ def _of_the_service(status: Status) -> Iterator[Any]:
     yield _gauge(
         "memory_bytes", "Resident memory of all workers; shared pages count for each.", status["memory"]
     )
+    if status["pss"] is not None:
+        yield _gauge("pss_bytes", "Memory of all workers; shared pages count once.", status["pss"])
+    yield _gauge("uptime_seconds", "Since the service began; upgrades do not count.", status["master"]["age"])
     yield _gauge("master_loop_age_seconds", "When the master's loop last ran.", status["master"]["heard"])
     if status["molds"]:
         ready = [mold for mold in status["molds"] if mold["state"] == "ready"]
@@ -83,13 +94,37 @@ def _of_the_service(status: Status) -> Iterator[Any]:
             "Resident memory of what workers are forked from; most of it is shared with them.",
             max((mold["memory"] for mold in ready), default=0),
         )
-    states = GaugeMetricFamily("uvicorn_workers", "Workers by state.", labels=["state"])
-    for state in STATES:
-        states.add_metric([state], sum(worker["state"] == state for worker in status["workers"]))
-    yield states
+    states = {state: sum(worker["state"] == state for worker in status["workers"]) for state in STATES}
+    yield _gauges("workers", "Workers by state.", "state", states)
+    for name, key, text in (
+        ("accept_queue", "waiting", "Connections that wait to be accepted, by address."),
+        ("accept_queue_limit", "limit", "How many may wait; further ones are not let in."),
+    ):
+        yield _gauges(name, text, "listener", {queue["name"]: queue[key] for queue in status["queues"]})
+
+
+def _of_requests(status: Status) -> Iterator[Any]:
+    yield _counter("requests", "Requests answered and WebSocket handshakes taken.", status["requests"])
+    yield _counters(
+        "responses", "Responses begun, by the class of their status.", "status", status["responses"]
+    )
+    durations = status["durations"]
+    bounds = [*map(str, durations["bounds"]), "+Inf"]
+    buckets = list(zip(bounds, accumulate(durations["counts"]), strict=True))
+    yield HistogramMetricFamily(
+        "uvicorn_request_duration_seconds",
+        "From the application's call to the last byte of its response.",
+        buckets=buckets,
+        sum_value=durations["seconds"],
+    )
+    yield _counter("received_bytes", "What clients have sent, without TLS.", status["bytes"]["received"])
+    yield _counter("sent_bytes", "What was sent to clients, without TLS.", status["bytes"]["sent"])
+    yield _counter("cpu_seconds", "CPU time used by workers.", status["cpu_seconds"])
 
 
 def _of_the_workers(workers: list[Status]) -> Iterator[Any]:
+    # While a worker is replaced its slot has two; the one that serves stands for it.
+    shown = {each["id"]: each for each in sorted(workers, key=_serves)}.values()
     for name, key, text in (
         ("age_seconds", "age", "Since it became ready."),
         ("connections", "connections", "Its open connections."),
@@ -97,12 +132,10 @@ def _of_the_workers(workers: list[Status]) -> Iterator[Any]:
         ("websockets", "websockets", "Its open WebSocket connections."),
         ("loop_lag_seconds", "loop_lag", "How late its event loop is."),
         ("memory_bytes", "memory", "Its resident memory."),
+        ("pss_bytes", "pss", "Its memory; of shared pages its share."),
     ):
-        family = GaugeMetricFamily(f"uvicorn_worker_{name}", text, labels=["worker"])
-        # While a worker is replaced its slot has two; the one that serves stands for it.
-        for worker in {each["id"]: each for each in sorted(workers, key=_serves)}.values():
-            family.add_metric([str(worker["id"])], worker[key])
-        yield family
+        known = {str(worker["id"]): worker[key] for worker in shown if worker[key] is not None}
+        yield _gauges(f"worker_{name}", text, "worker", known)
 
 
 def _serves(worker: Status) -> tuple[bool, int]:
@@ -120,5 +153,14 @@ def _counters(name: str, text: str, label: str, values: dict[str, int]) -> Any:
     return family
 
 
-def _gauge(name: str, text: str, value: float) -> Any:
-    return GaugeMetricFamily(f"uvicorn_{name}", text, value=value)
+def _gauge(name: str, text: str, value: float, **labels: str) -> Any:
+    family = GaugeMetricFamily(f"uvicorn_{name}", text, labels=list(labels))
+    family.add_metric(list(labels.values()), value)
+    return family
+
+
+def _gauges(name: str, text: str, label: str, values: dict[str, float]) -> Any:
+    family = GaugeMetricFamily(f"uvicorn_{name}", text, labels=[label])
+    for key, value in values.items():
+        family.add_metric([key], value)
+    return family

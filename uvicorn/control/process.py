@@ -18,6 +18,7 @@ import setproctitle
 
 from uvicorn._compat import signal_at_parents_death
 from uvicorn._ipc.control import ControlEnd, ControlStart
+from uvicorn._ipc.scoreboard import Cell
 from uvicorn._logconfig import reopen_or_complain
 from uvicorn.config import Config
 from uvicorn.control.accept import PeerAcceptor
@@ -41,13 +42,17 @@ class ControlHooks(ServerHooks):
     """Lets the control socket be accepted on by somebody who looks at peers.
 
     Args:
-        owner: The user that may connect besides root.
+        start: What the process was started with.
         on_end: Called when it is told to stop.
     """
 
-    def __init__(self, owner: int, on_end: Callable[[], None]) -> None:
-        self._owner = owner
+    def __init__(self, start: ControlStart, on_end: Callable[[], None]) -> None:
+        self._owner = start.owner
+        self._own = start.scoreboard.own
         self._on_end = on_end
+
+    def tick(self, server: Server, now: float) -> None:
+        self._own.stamp(Cell.CONTROL_TICK)
 
     def stopped_accepting(self, server: Server) -> None:
         self._on_end()
@@ -110,7 +115,7 @@ def _server(start: ControlStart) -> Server:
         timeout_graceful_shutdown=END_GRACE,
     )
     server = Server(config)
-    server.hooks = ControlHooks(start.owner, app.ending.set)
+    server.hooks = ControlHooks(start, app.ending.set)
     return server
 
 

@@ -7,11 +7,12 @@ Times in it are seconds ago, so that nobody has to know our clock.
 from __future__ import annotations
 
 import logging
-from collections.abc import Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from uvicorn._ipc.control import Happening, MoldView, Outcome, Snapshot, WorkerView
-from uvicorn._ipc.scoreboard import COUNTERS, RESPONSES, Cell
+from uvicorn._ipc.scoreboard import COUNTERS, DURATION_CELLS, RESPONSES, Cell
+from uvicorn.protocols._state import DURATIONS
 
 # A master whose loop has not run for this long, in seconds, is stuck or stopped: it turns once a second.
 MASTER_LATE = 10.0
@@ -22,15 +23,16 @@ Rows = Sequence[Sequence[int]]
 Status = dict[str, Any]
 
 
-def status_of(snapshot: Snapshot, rows: Rows, now: float) -> Status:
+def status_of(snapshot: Snapshot, rows: Rows, now: float, pss: Mapping[int, int] | None = None) -> Status:
     """The whole status.
 
     Args:
         snapshot: What the master has said last.
         rows: The scoreboard, the master's own row first.
         now: Monotonic seconds.
+        pss: What is known of processes' proportional memory.
     """
-    workers = [_worker(view, rows, now) for view in snapshot.workers]
+    workers = [_worker(view, rows, now, pss or {}) for view in snapshot.workers]
     workers.sort(key=lambda worker: (worker["id"], worker["wid"]))
     counted = {cell: sum(row[cell] for row in rows) for cell in COUNTERS}
     ready = sum(worker["state"] == "ready" for worker in workers)
@@ -49,11 +51,17 @@ def status_of(snapshot: Snapshot, rows: Rows, now: float) -> Status:
         },
         "requests": counted[Cell.REQUESTS],
         "responses": {f"{i}xx": counted[cell] for i, cell in enumerate(RESPONSES, 1)},
+        "durations": {"bounds": list(DURATIONS), **_durations(counted)},
+        "bytes": {"received": counted[Cell.BYTES_IN], "sent": counted[Cell.BYTES_OUT]},
         "cpu_seconds": round(counted[Cell.CPU] / 1_000_000, 3),
         "connections": sum(worker["connections"] for worker in workers),
         "in_flight": sum(worker["in_flight"] for worker in workers),
         "websockets": sum(worker["websockets"] for worker in workers),
         "memory": sum(worker["memory"] for worker in workers),
+        "pss": _sum_of_known(worker["pss"] for worker in workers),
+        "queues": [
+            {"name": each.name, "waiting": each.waiting, "limit": each.limit} for each in snapshot.queues
+        ],
         "workers": workers,
         "molds": [_mold(each, now) for each in snapshot.molds],
         "restarts": dict(sorted(snapshot.restarts.items())),
@@ -73,7 +81,20 @@ def _state(snapshot: Snapshot) -> str:
     return "reloading" if snapshot.reloading else "running"
 
 
-def _worker(view: WorkerView, rows: Rows, now: float) -> Status:
+def _durations(cells: Mapping[int, int] | Sequence[int]) -> Status:
+    """How many requests took how long (by bucket, not added up), and how long all of them together."""
+    return {
+        "counts": [cells[cell] for cell in DURATION_CELLS],
+        "seconds": round(cells[Cell.DURATION] / 1_000_000, 6),
+    }
+
+
+def _sum_of_known(sizes: Iterable[int | None]) -> int | None:
+    known = [size for size in sizes if size is not None]
+    return sum(known) if known else None
+
+
+def _worker(view: WorkerView, rows: Rows, now: float, pss: Mapping[int, int]) -> Status:
     row = rows[view.row] if view.row < len(rows) else ()
     if not row or row[Cell.PID] != view.pid:
         row = (0,) * len(rows[0])  # it has gone meanwhile, and its row with it
@@ -91,12 +112,14 @@ def _worker(view: WorkerView, rows: Rows, now: float) -> Status:
         "age": _ago(view.ready_at, now) if view.ready_at is not None else 0.0,
         "retiring": view.retiring,
         "requests": row[Cell.REQUESTS],
+        "durations": _durations(row),
         "connections": row[Cell.CONNECTIONS],
         "in_flight": row[Cell.IN_FLIGHT],
         "websockets": row[Cell.WEBSOCKETS],
         "loop_lag": round(lag, 6),
         "cpu_seconds": round(row[Cell.CPU] / 1_000_000, 3),
         "memory": row[Cell.RSS],
+        "pss": pss.get(view.pid),
     }
 
 

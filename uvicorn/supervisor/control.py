@@ -12,7 +12,7 @@ import os
 import signal
 import socket
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import asdict, replace
 from typing import assert_never
 
@@ -24,18 +24,22 @@ from uvicorn._ipc.control import (
     Happening,
     MasterEnd,
     MoldView,
+    Queue,
     Snapshot,
     Verb,
     WorkerView,
 )
-from uvicorn._ipc.scoreboard import Scoreboard
+from uvicorn._ipc.scoreboard import Cell, Scoreboard
 from uvicorn._privileges import Identity
-from uvicorn._sockets import Address, BindError, Listener, open_listener, open_private, url_of
+from uvicorn._sockets import Address, BindError, Listener, inode_of, open_listener, open_private, url_of
 from uvicorn.supervisor import events, policy
 from uvicorn.supervisor.events import Event
 from uvicorn.supervisor.host import ChildExit, Host
+from uvicorn.supervisor.links import Link
+from uvicorn.supervisor.listeners import ListenerSet
 from uvicorn.supervisor.plan import ControlPlan
 from uvicorn.supervisor.pool import NEVER, Mold, Stage
+from uvicorn.supervisor.queues import queues_of
 from uvicorn.supervisor.signals import reset_in_child
 from uvicorn.supervisor.state import State
 from uvicorn.supervisor.upgrade import HandedControl
@@ -47,6 +51,13 @@ MAX_EVENT = 500
 BACKLOG = 64
 # At the end of the service, from SIGTERM to SIGKILL.
 END_GRACE = 3.0
+# How often a look is taken at the process, the socket's file and the accept queues, in seconds.
+LOOK_EVERY = 1.0
+# A process whose event loop has not run for this long is replaced. It ticks once a second and never blocks; nothing is
+# lost with it, and as long as it is there, whoever asks how the service is gets no answer.
+SILENCE = 10.0
+# A fresh one has so much more: on a machine that is overloaded, to be forked and to begin may take a while.
+START_GRACE = 20.0
 
 logger = logging.getLogger("uvicorn.error")
 
@@ -78,6 +89,19 @@ class ControlPost:
         self._number = 0
         self._events: deque[Happening] = deque(maxlen=EVENTS_KEPT)
         self._published: Snapshot | None = None
+        self._queues: list[Queue] = []
+        self._queues_at = 0.0
+        self._look_at = 0.0
+        self._looked_at = 0.0
+        self._silenced = 0
+        self._tick = 0
+        self._ticked_at = 0.0
+        self._no_file = False
+
+    @property
+    def wanted(self) -> bool:
+        """Whether there is to be a control process."""
+        return self._plan is not None
 
     # --- sockets -----------------------------------------------------------------------------
 
@@ -168,7 +192,9 @@ class ControlPost:
 
     def deadline(self) -> float:
         """When `work` has something to do."""
-        return self._due if self._listeners and not self._pid else NEVER
+        if not self._listeners:
+            return NEVER
+        return min(self._look_at, NEVER if self._pid else self._due)
 
     def work(
         self, state: State, scoreboard: Scoreboard, let_go: Callable[[], None], identity: Identity
@@ -185,8 +211,58 @@ class ControlPost:
             self._host.signal(self._pid, signal.SIGTERM)
             self._forget()
             self._due = 0.0
+        if self._listeners and self._host.now() >= self._look_at:
+            self._look(scoreboard)
         if not self._pid and self._listeners and self._host.now() >= self._due:
             self._spawn(scoreboard, let_go, identity)
+
+    def _look(self, scoreboard: Scoreboard) -> None:
+        """Is the process alive, and the socket's file where clients look for it?"""
+        now = self._host.now()
+        # A master that was late itself, because the machine slept or somebody stopped it, blames nobody.
+        late = now - self._looked_at > 2 * LOOK_EVERY
+        tick = scoreboard.own[Cell.CONTROL_TICK]
+        if late or tick != self._tick or not self._pid:
+            self._tick, self._ticked_at = tick, now
+        elif now - self._ticked_at >= SILENCE:
+            self._ticked_at = now
+            why = "somebody has stopped it" if self._host.is_stopped(self._pid) else "it is stuck"
+            self._say(
+                f"Control process [{self._pid}] gives no sign of life for {SILENCE:g} s ({why}): killing it."
+            )
+            self._host.signal(self._pid, signal.SIGKILL)
+            self._silenced = self._pid
+        self._looked_at = now
+        self._look_at = now + LOOK_EVERY
+        for address, listener in list(self._listeners.items()):
+            if listener.inode is not None and inode_of(address.name) is None:
+                self._restore(address, listener)
+
+    def _restore(self, address: Address, listener: Listener) -> None:
+        """The socket's file has been removed, as cleaners of temporary directories do: open it anew.
+
+        A file cannot be made again for a socket that exists, so there is a new socket, and a new process for it.
+        """
+        try:
+            fresh = open_private(address, BACKLOG)
+        except BindError as exc:
+            if not self._no_file:  # said once: its directory may be gone for good
+                self._no_file = True
+                self._say(f"The control socket's file is gone, and cannot be made again: {exc}")
+            return
+        self._no_file = False
+        listener.sock.close()
+        self._listeners[address] = fresh
+        self._say(f"The control socket's file was removed: {address.name} is opened again.")
+        if self._pid:
+            self._leaving.add(self._pid)
+            self._host.signal(self._pid, signal.SIGTERM)
+            self._forget()
+        self._due = 0.0
+
+    def _say(self, text: str) -> None:
+        logger.warning("%s", text)
+        self.note(text, logging.WARNING)
 
     def _spawn(self, scoreboard: Scoreboard, let_go: Callable[[], None], identity: Identity) -> None:
         assert self._plan is not None
@@ -227,6 +303,7 @@ class ControlPost:
         finally:
             theirs.close()
         self._outdated = False
+        self._ticked_at = self._host.now() + START_GRACE
         self._end = MasterEnd(ours)
         self._published = None
         where = " and ".join(url_of(each.sock, False) for each in self._listeners.values())
@@ -239,9 +316,7 @@ class ControlPost:
         self._failures += 1
         delay = policy.backoff(self._failures, self._host.random())
         self._due = self._host.now() + delay
-        text = f"{why} Next start in {delay:.1f} s; workers are not affected."
-        logger.warning("%s", text)
-        self.note(text, logging.WARNING)
+        self._say(f"{why} Next start in {delay:.1f} s; workers are not affected.")
 
     def reaped(self, gone: ChildExit) -> bool:
         """A child has ended; whether it was ours."""
@@ -252,7 +327,8 @@ class ControlPost:
             return False
         pid = self._pid
         self._forget()
-        self._later(f"Control process [{pid}] ended: {policy.exit_in_words(gone.code)}.")
+        how = "killed for its silence" if pid == self._silenced else policy.exit_in_words(gone.code)
+        self._later(f"Control process [{pid}] ended: {how}.")
         return True
 
     def _forget(self) -> None:
@@ -307,21 +383,26 @@ class ControlPost:
         if self._end is not None:
             self._end.answer(Answer(number, ok, text))
 
-    def publish(self, state: State, rows: dict[int, int]) -> None:
+    def publish(self, state: State, links: Mapping[int, Link], listeners: ListenerSet) -> None:
         """Tell how things are, where they have changed, and send what has not gone before.
 
         Args:
-            rows: Each worker's row of the scoreboard.
+            links: Where each worker's row of the scoreboard is known.
+            listeners: Where workers are reached.
         """
         if self._end is None:
             return
-        snapshot = self._snapshot(state, rows)
+        now = self._host.now()
+        if self._published is None or now >= self._queues_at:
+            self._queues_at = now + LOOK_EVERY
+            self._queues = queues_of(listeners)
+        snapshot = self._snapshot(state, links)
         if snapshot != self._published:
             self._published = snapshot
             self._end.publish(snapshot)
         self._end.flush()
 
-    def _snapshot(self, state: State, rows: dict[int, int]) -> Snapshot:
+    def _snapshot(self, state: State, links: Mapping[int, Link]) -> Snapshot:
         ledger = state.ledger
         return Snapshot(
             pid=os.getpid(),
@@ -343,10 +424,10 @@ class ControlPost:
                     worker.since,
                     worker.ready_at,
                     worker.retiring,
-                    rows[worker.wid],
+                    links[worker.wid].row.index,
                 )
                 for worker in state.pool
-                if worker.pid is not None and worker.wid in rows
+                if worker.pid is not None and worker.wid in links
             ],
             molds=[
                 MoldView(mold.pid, mold.generation, mold_state(mold), mold.since, mold.memory)
@@ -356,6 +437,7 @@ class ControlPost:
             restarts=dict(ledger.reasons),
             outcomes={name: replace(outcome) for name, outcome in ledger.outcomes.items()},
             events=list(self._events),
+            queues=self._queues,
         )
 
 

@@ -134,6 +134,7 @@ class Master:
                 self._failure_token,
                 self._links,
                 self._let_go_of_all,
+                self._control.wanted,
             )
             for mold in self._machine.state.pool.molds.values():
                 self._made.take_mold(mold.mid, mold.pid or 0)
@@ -196,7 +197,7 @@ class Master:
         """One wait and everything that follows from it."""
         self.scoreboard.own.stamp(Cell.LOOP_TICK)
         self._control.work(self._machine.state, self.scoreboard, self._let_go, self.plan.identity)
-        self._control.publish(self._machine.state, {wid: link.row.index for wid, link in self._links.items()})
+        self._control.publish(self._machine.state, self._links, self._listeners)
         now = self._host.now()
         due = min(self._machine.next_deadline(), self._manager.next_deadline(), self._control.deadline())
         due = min([due, *self._leftovers.deadlines()])

@@ -59,6 +59,7 @@ class Spawner:
         failure_token: See `WorkerStart`.
         links: The workers; what is made here is entered there.
         let_go: Called in a new process with the sockets that it keeps: closes what is the master's.
+        watched: See `WorkerStart`.
     """
 
     def __init__(
@@ -70,6 +71,7 @@ class Spawner:
         failure_token: int,
         links: dict[int, Link],
         let_go: Callable[[Sequence[socket.socket]], None],
+        watched: bool,
     ) -> None:
         self._host = host
         self._worker_main = worker_main
@@ -78,6 +80,7 @@ class Spawner:
         self._failure_token = failure_token
         self._links = links
         self._let_go = let_go
+        self._watched = watched
         self._molds: dict[int, MoldLink] = {}
 
     # --- workers -----------------------------------------------------------------------------
@@ -121,6 +124,7 @@ class Spawner:
             master_pid=os.getpid(),
             title=plan.title,
             healthcheck=plan.spec.healthcheck,
+            watched=self._watched,
             first=first,
             failure_token=self._failure_token,
             identity=plan.identity,
@@ -169,6 +173,7 @@ class Spawner:
             master_pid=os.getpid(),
             title=plan.title,
             healthcheck=plan.spec.healthcheck,
+            watched=self._watched,
             failure_token=self._failure_token,
             identity=plan.identity,
         )

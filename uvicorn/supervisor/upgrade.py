@@ -32,9 +32,9 @@ from uvicorn.supervisor.state import MOLD_GRACE, State
 HANDOVER_FD = "UVICORN_HANDOVER_FD"
 TRIAL = "UVICORN_UPGRADE_TRIAL"
 
-# Counted up when the content changes: a program that does not know the number adopts nothing. The trial is told it, so
-# that such a program never takes over.
-VERSION = 4
+# Counted up when the content changes, or the layout of the scoreboard: a program that does not know the number adopts
+# nothing. The trial is told it, so that such a program never takes over.
+VERSION = 5
 
 
 @dataclass(frozen=True, slots=True)

@@ -219,6 +219,7 @@ def _worker_start(
         master_pid=start.master_pid,
         title=start.title,
         healthcheck=start.healthcheck,
+        watched=start.watched,
         first=request.first,
         failure_token=start.failure_token,
     )

@@ -88,7 +88,7 @@ def _serve(start: WorkerStart, server: Server | None, hooks: WorkerHooks) -> int
         if server is None:
             hooks.say_ready()
         else:
-            server.hooks = hooks
+            hooks.attach(server)
             if not server.config.loaded:
                 server.config.load()
         start.target(start.sockets)

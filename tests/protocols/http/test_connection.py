@@ -28,7 +28,9 @@ from uvicorn.config import Config
 from uvicorn.logging import TRACE_LOG_LEVEL
 from uvicorn.protocols._access import RecordAccessLog
 from uvicorn.protocols._context import NEVER
+from uvicorn.protocols._state import DURATIONS
 from uvicorn.protocols._upgrade import TakesUpgrade, UpgradeRequest
+from uvicorn.protocols.http import _connection
 from uvicorn.protocols.http._connection import LINGER, LINGER_POLL
 from uvicorn.protocols.http.flow_control import HIGH_WATER_LIMIT
 from uvicorn.server import ServerState
@@ -2300,6 +2302,7 @@ def test_time_of_the_call_is_kept(protocol_class: Any) -> None:
         protocol = swept(protocol_class, app)
         protocol.data_received(GET + GET_2)
         waiting = protocol._pipeline[0]
+        # Nobody measures: the coarse time will do.
         assert (protocol.current.started_at, waiting.started_at) == (NOW, 0.0)
         assert protocol.current.task in protocol.server_state.tasks
         assert waiting.task is None
@@ -2308,6 +2311,61 @@ def test_time_of_the_call_is_kept(protocol_class: Any) -> None:
         await app.answer()
         assert waiting.started_at == NOW + 7
         await app.answer()
+
+    play(main)
+
+
+def test_what_is_measured(protocol_class: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    """How long a request takes goes from the application's call to the response's end; bytes are those of the wire."""
+    clock = [0.0]
+    monkeypatch.setattr(_connection, "monotonic", lambda: clock[0])
+
+    async def main() -> None:
+        app = Script()
+        protocol = swept(protocol_class, app)
+        state = protocol.server_state
+        state.measured = True
+        sent = 0
+        for took, bucket in ((0.001, None), (0.0011, 1), (0.25, 7), (0.3, 8), (99.0, len(DURATIONS))):
+            before = list(state.slow)
+            clock[0] = 0.0
+            protocol.data_received(GET)
+            sent += len(GET)
+            await settle()
+            clock[0] = took
+            await app.answer()
+            changed = [i for i, (old, new) in enumerate(zip(before, state.slow, strict=True)) if old != new]
+            assert changed == ([] if bucket is None else [bucket])
+        assert state.seconds == pytest.approx(0.001 + 0.0011 + 0.25 + 0.3 + 99.0)
+        assert state.total_requests - sum(state.slow) == 1  # the first bucket's
+        assert state.bytes_in == sent
+        assert state.bytes_out == len(protocol.transport.buffer)
+        protocol.data_received(b"GARBAGE\r\n\r\n")
+        assert state.bytes_out == len(protocol.transport.buffer)
+
+    play(main)
+
+
+@pytest.mark.parametrize("measured", [False, True])
+def test_somebody_is_told_once_that_something_was_counted(protocol_class: Any, measured: bool) -> None:
+    async def main() -> None:
+        app = Script()
+        protocol = swept(protocol_class, app)
+        state = protocol.server_state
+        told: list[int] = []
+        state.measured = state.settled = measured
+        state.on_unsettled = lambda: told.append(state.total_requests)
+        for _ in range(2):
+            protocol.data_received(GET)
+            await settle()
+            await app.answer()
+        assert told == ([1] if measured else [])
+        assert (state.bytes_in, state.seconds) == (0, 0.0) or measured
+        state.settled = measured
+        protocol.data_received(GET)
+        await settle()
+        await app.answer()
+        assert told == ([1, 3] if measured else [])
 
     play(main)
 

@@ -12,7 +12,9 @@ from __future__ import annotations
 
 import asyncio
 import logging
+from bisect import bisect_left
 from collections import deque
+from time import monotonic
 from typing import Any, ClassVar
 from urllib.parse import unquote
 
@@ -22,7 +24,7 @@ from uvicorn.protocols._context import NEVER, ProtocolConfig
 from uvicorn.protocols._flow import HIGH_WATER_LIMIT, FlowControl, unsent
 from uvicorn.protocols._refusals import refusal
 from uvicorn.protocols._say import say
-from uvicorn.protocols._state import ServerState
+from uvicorn.protocols._state import DURATIONS, ServerState
 from uvicorn.protocols._upgrade import UpgradeRequest, hand_over
 from uvicorn.protocols.http._codec import DISCARD, Codec, HTTPContext, UpgradeBuffer
 from uvicorn.protocols.http._cycle import STARTED, WAITING, RequestCycle
@@ -31,6 +33,8 @@ from uvicorn.protocols.http._repeats import RepeatedSection, learn, request_line
 from uvicorn.protocols.http.flow_control import service_unavailable
 from uvicorn.protocols.utils import get_local_addr, get_remote_addr, is_ssl
 
+# What takes no longer is in the first bucket, and needs no search for it.
+FAST = DURATIONS[0]
 # How long a closing connection still reads, so that the client gets the answer and not a reset (RFC 9112 9.6).
 LINGER = 2.0
 # How often a closing connection looks whether what still waited has arrived.
@@ -160,6 +164,9 @@ class HTTPConnection(asyncio.Protocol):
         self.server_state.drop_connection(self)
 
     def data_received(self, data: bytes) -> None:
+        state = self.server_state
+        if state.measured:
+            state.bytes_in += len(data)
         codec = self._codec
         if codec is None:
             codec = self._first_bytes()
@@ -182,11 +189,15 @@ class HTTPConnection(asyncio.Protocol):
         if self._head_pending:
             self._head_begins(data)
         elif self._last_section >= 0:
-            size = len(data) - data.find(b"\r\n")
-            if size == self._last_section:
-                self._learn_section(data)
-            else:
-                self._last_section = size
+            self._compare_section(data)
+
+    def _compare_section(self, data: bytes) -> None:
+        """A request has come whole: is its header section as long as the last one?"""
+        size = len(data) - data.find(b"\r\n")
+        if size == self._last_section:
+            self._learn_section(data)
+        else:
+            self._last_section = size
 
     def _head_begins(self, data: bytes) -> None:
         """The first bytes of a head whose end has not come."""
@@ -373,7 +384,7 @@ class HTTPConnection(asyncio.Protocol):
             say(self.logger, logging.WARNING, "Exceeded concurrency limit.")
             cycle.app = service_unavailable
         state = self.server_state
-        cycle.started_at = state.now
+        cycle.started_at = monotonic() if state.measured else state.now
         task = cycle.task = context.create_task(cycle.run())
         if not (context.starts_eagerly and task.done()):
             state.tasks.add(task)
@@ -401,6 +412,13 @@ class HTTPConnection(asyncio.Protocol):
         """The current response has been written."""
         state = self.server_state
         state.total_requests += 1
+        if state.measured:
+            duration = monotonic() - cycle.started_at
+            state.seconds += duration
+            if duration > FAST:
+                state.slow[bisect_left(DURATIONS, duration)] += 1
+            if state.settled:
+                state.unsettle()
         if state.total_requests == state.request_limit:
             state.limit_reached()
         self.current = None
@@ -492,16 +510,16 @@ class HTTPConnection(asyncio.Protocol):
     def _write_refusal(self, refused: Refused) -> None:
         if self._lingering or self.transport.is_closing():
             return
-        self.server_state.statuses[refused.status] += 1
-        self.transport.write(
-            refusal(refused.status, self.context.default_lines(), title_case=self.title_case)
-        )
+        answer = refusal(refused.status, self.context.default_lines(), title_case=self.title_case)
+        self.server_state.refused(refused.status, len(answer))
+        self.transport.write(answer)
         self._linger()
 
     def _turn_away(self) -> None:
         """There are too many connections. Closed at once: to linger would take what there is none left of."""
         state = self.server_state
-        state.statuses[503] += 1
+        answer = refusal(503, self.context.default_lines(), title_case=self.title_case)
+        state.refused(503, len(answer))
         if state.may_complain():
             say(
                 self.logger,
@@ -509,7 +527,7 @@ class HTTPConnection(asyncio.Protocol):
                 "%d connections are open, as many as limit_connections allows: more get 503.",
                 state.connection_limit,
             )
-        self.transport.write(refusal(503, self.context.default_lines(), title_case=self.title_case))
+        self.transport.write(answer)
         self.close()
 
     def _linger(self) -> None:

@@ -38,7 +38,7 @@ class RequestCycle:
         disconnected: Whether the client has gone, or is taken for gone.
         more_body: Whether more of the request's body is to come.
         task: The application's task.
-        started_at: Coarse monotonic time at which the application was called; 0 before.
+        started_at: Monotonic time at which the application was called, coarse where nobody measures; 0 before.
     """
 
     __slots__ = (
@@ -264,7 +264,7 @@ class RequestCycle:
     def _say_continue(self) -> None:
         self._expects_continue = False
         if self.stage == WAITING and not self.disconnected:
-            self.connection.transport.write(b"HTTP/1.1 100 Continue\r\n\r\n")
+            self._write_now(b"HTTP/1.1 100 Continue\r\n\r\n")
 
     async def send(self, message: ASGISendEvent) -> None:
         """Take one message of the response."""
@@ -314,9 +314,8 @@ class RequestCycle:
     def release_head(self) -> None:
         """Write the head where it still waits."""
         head, self._head = self._head, None
-        transport = self.connection.transport
-        if head is not None and not transport.is_closing():
-            transport.write(head)
+        if head is not None and not self.connection.transport.is_closing():
+            self._write_now(head)
 
     def _write_body(self, message: Any) -> None:
         if message["type"] != "http.response.body":
@@ -345,19 +344,31 @@ class RequestCycle:
 
     def _write(self, data: bytes, last: bool) -> None:
         """Write a piece, behind the head where that still waits."""
-        transport = self.connection.transport
         head = self._head
         if head is None:
             if data:
-                transport.write(data)
+                self._write_now(data)
         elif len(data) > HIGH_WATER_LIMIT:
             # Not joined: a copy of a large body costs more than another write.
             self._head = None
-            transport.write(head)
-            transport.write(data)
+            self._write_now(head)
+            self._write_now(data)
         elif data or last:
             self._head = None
-            transport.write(b"%b%b" % (head, data))
+            # By far the most frequent one, without a call.
+            whole = b"%b%b" % (head, data)
+            connection = self.connection
+            state = connection.server_state
+            if state.measured:
+                state.bytes_out += len(whole)
+            connection.transport.write(whole)
+
+    def _write_now(self, data: bytes) -> None:
+        connection = self.connection
+        state = connection.server_state
+        if state.measured:
+            state.bytes_out += len(data)
+        connection.transport.write(data)
 
     def _write_chunk(self, body: bytes, last: bool) -> None:
         if not body:

@@ -176,15 +176,21 @@ class WebSocketConnection(TakesUpgrade):
         timeout = config.ws_handshake_timeout
         self.deadline = self.server_state.now + timeout if timeout else NEVER
         if request.rest:
-            self.data_received(request.rest)
-        self.server_state.total_requests += 1
-        if self.server_state.total_requests == self.server_state.request_limit:
-            self.server_state.limit_reached()
+            self._received(request.rest)
+        state = self.server_state
+        state.handshakes += 1
+        state.total_requests += 1
+        if state.total_requests == state.request_limit:
+            state.limit_reached()
         task = session.task = self.context.create_task(session.run(self.context.app))
         if not (self.context.starts_eagerly and task.done()):
-            self.server_state.tasks.add(task)
+            state.tasks.add(task)
 
     def data_received(self, data: bytes) -> None:
+        self.server_state.bytes_in += len(data)
+        self._received(data)
+
+    def _received(self, data: bytes) -> None:
         if self.session is None:
             if not self._closing:
                 self._read_raw_request(data)
@@ -198,7 +204,7 @@ class WebSocketConnection(TakesUpgrade):
         try:
             request = self._raw.feed(data)
         except Refused as exc:
-            self.transport.write(refusal(exc.status, self.context.default_lines()))
+            self._write(refusal(exc.status, self.context.default_lines()))
             self.close_transport()
             return
         if request is not None:
@@ -285,11 +291,15 @@ class WebSocketConnection(TakesUpgrade):
         peer = client_text(get_remote_addr(self.transport)) or "peer without address"
         say(self.logger, logging.WARNING, "Invalid WebSocket handshake received. (%s: %s)", peer, exc.text)
         status, response = refused_handshake(exc, self.explains_refusals, self.context.default_lines())
-        self.server_state.statuses[status] += 1
+        self.server_state.refused(status, len(response))
         self.transport.write(response)
         self.close_transport()
 
     # --- writing -----------------------------------------------------------------------------
+
+    def _write(self, data: bytes) -> None:
+        self.server_state.sent(len(data))
+        self.transport.write(data)
 
     def send_message(self, content: Any) -> None:
         assert self._engine is not None
@@ -303,7 +313,7 @@ class WebSocketConnection(TakesUpgrade):
         assert self._engine is not None
         data = self._engine.output()
         if data and not self.transport.is_closing():
-            self.transport.write(data)
+            self._write(data)
 
     # --- the end -----------------------------------------------------------------------------
 

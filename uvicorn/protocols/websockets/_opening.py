@@ -100,7 +100,7 @@ class Opening:
         context = self._context
         fields = [(bytes(name), bytes(value)) for name, value in headers]
         extensions = self._deflate.answer if self._deflate is not None else None
-        self._transport.write(
+        self._write(
             accept_response(self._handshake, extensions, subprotocol, context.default_lines(), fields)
         )
         context.state.statuses[101] += 1
@@ -114,7 +114,7 @@ class Opening:
         else:
             body = b""
             self.log(str(status))
-        self._transport.write(
+        self._write(
             b"".join(
                 (
                     b"HTTP/1.1 %d %b\r\n" % (status, http.HTTPStatus(status).phrase.encode("ascii")),
@@ -146,15 +146,15 @@ class Opening:
             self._begin_denial(*denial, body, more)
         if self._mode == CHUNKED:
             if body:
-                self._transport.write(b"%x\r\n%b\r\n" % (len(body), body))
+                self._write(b"%x\r\n%b\r\n" % (len(body), body))
             if not more:
-                self._transport.write(LAST_CHUNK)
+                self._write(LAST_CHUNK)
         elif self._mode != NONE:
             self._left -= len(body)
             if self._left < 0:
                 raise RuntimeError("Response content longer than Content-Length")
             if body:
-                self._transport.write(body)
+                self._write(body)
             if not more and self._left:
                 raise RuntimeError("Response content shorter than Content-Length")
 
@@ -168,7 +168,11 @@ class Opening:
         head, self._mode, self._left, _ = context.framer.head(
             status, headers, context.default_lines(), bodiless, True, False
         )
-        self._transport.write(head)
+        self._write(head)
+
+    def _write(self, data: bytes) -> None:
+        self._context.state.sent(len(data))
+        self._transport.write(data)
 
     def log(self, outcome: str) -> None:
         """The access line of a WebSocket."""
