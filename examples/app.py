@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import hashlib
+import itertools
 import os
 import time
 from collections.abc import AsyncIterator
@@ -36,11 +37,12 @@ async def info(request: Request) -> JSONResponse:
 
 
 async def clock(request: Request) -> StreamingResponse:
-    """Server-sent events, one a second, until the client goes."""
+    """Server-sent events, one a second, until the client goes. A browser that comes back says which one it had last."""
+    seen = request.headers.get("last-event-id", "")
 
     async def events() -> AsyncIterator[str]:
-        while True:
-            yield f"data: {time.strftime('%H:%M:%S')} from worker {os.getpid()}\n\n"
+        for number in itertools.count(int(seen) + 1 if seen.isdecimal() else 1):
+            yield f"id: {number}\ndata: {time.strftime('%H:%M:%S')} from worker {os.getpid()}\n\n"
             await asyncio.sleep(1)
 
     return StreamingResponse(events(), media_type="text/event-stream", headers={"cache-control": "no-store"})
