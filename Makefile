@@ -19,13 +19,19 @@ JOBS ?= 4
 SECONDS ?= 60
 TARGETS ?= http websockets yaml
 
-.PHONY: help serve test check fuzz audit format generate clean
+# How long the soak takes, with which seed (0: another one each time), and with what more on the service's command line.
+SOAK_SECONDS ?= 600
+SOAK_SEED ?= 0
+SOAK_ARGUMENTS ?=
+
+.PHONY: help serve test check fuzz soak audit format generate clean
 
 help:
 	@echo "make serve     run examples/ under a master with two workers"
 	@echo "make test      run all tests"
 	@echo "make check     lint, formatting, types, import contracts, generated files"
 	@echo "make fuzz      fuzz what reads bytes of others, SECONDS=60 for each target; needs atheris"
+	@echo "make soak      all kinds of clients and disturbances at once, SOAK_SECONDS=600; prints a report"
 	@echo "make audit     look for published weaknesses of what is installed; needs the network"
 	@echo "make format    format the code"
 	@echo "make generate  write docs/settings.md and the JSON Schema again"
@@ -86,6 +92,9 @@ fuzz: $(VENV)/.fuzz
 		echo "Fuzzing $$target for $(SECONDS) seconds ..."; \
 		nice -n 19 $(BIN)/python -m tests.fuzz $$target --seconds $(SECONDS) || exit 1; \
 	done
+
+soak: $(VENV)/.test
+	$(BIN)/python -m tests.soak --seconds $(SOAK_SECONDS) --seed $(SOAK_SEED) -- $(SOAK_ARGUMENTS)
 
 audit: $(VENV)/.serve
 	@$(PIP) install --group audit
