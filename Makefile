@@ -24,7 +24,7 @@ SOAK_SECONDS ?= 600
 SOAK_SEED ?= 0
 SOAK_ARGUMENTS ?=
 
-.PHONY: help serve test check fuzz soak audit format generate clean
+.PHONY: help serve test check fuzz soak corpus-count audit format generate clean
 
 help:
 	@echo "make serve     run examples/ under a master with two workers"
@@ -95,6 +95,9 @@ fuzz: $(VENV)/.fuzz
 
 soak: $(VENV)/.test
 	$(BIN)/python -m tests.soak --seconds $(SOAK_SECONDS) --seed $(SOAK_SEED) -- $(SOAK_ARGUMENTS)
+
+corpus-count: $(VENV)/.test
+	@$(BIN)/python -m tests.protocols.http.count
 
 audit: $(VENV)/.serve
 	@$(PIP) install --group audit

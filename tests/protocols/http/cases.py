@@ -41,6 +41,7 @@ class Case:
     headers: list[str] | None
     eof: bool
     settings: dict[str, int]
+    reset: bool = False
 
 
 def unescape(text: str) -> bytes:
@@ -93,6 +94,7 @@ def load(path: Path) -> Case:
         headers=keys.get("header"),
         eof=keys.get("then") == ["eof"],
         settings={name: int(value) for name, value in settings},
+        reset=keys.get("then") == ["reset"],
     )
 
 
@@ -143,7 +145,7 @@ async def play(protocol_class: Any, case: Case, run: str) -> tuple[Answer, Appli
     data = FIRST + case.data if run == "pipelined" else case.data
     size = 1 if len(data) <= LONG else PIECE
     if run in ("whole", "pipelined"):
-        size = len(data)
+        size = max(1, len(data))
     for at in range(0, len(data), size):
         if not transport.reading:
             await turn(protocol)
@@ -161,8 +163,8 @@ async def play(protocol_class: Any, case: Case, run: str) -> tuple[Answer, Appli
     while written != len(transport.buffer):
         written = len(transport.buffer)
         await turn(protocol)
-    closed = transport.closed
-    protocol.connection_lost(None)
+    closed = transport.closed or case.reset
+    protocol.connection_lost(ConnectionResetError() if case.reset else None)
     await turn(protocol)
     assert not protocol.server_state.tasks
     responses = [int(status) for status in re.findall(rb"HTTP/1\.1 ([0-9]{3}) ", transport.buffer)]

@@ -106,7 +106,7 @@ def test_percent_needs_two_hexadecimal_digits() -> None:
 
 def test_address_in_brackets_has_exactly_its_bytes() -> None:
     inside = {byte for byte in range(256) if valid_host(b"[::" + bytes([byte]) + b"]")}
-    assert inside == set(b"0123456789abcdefABCDEF:.")
+    assert inside == set(b"0123456789abcdefABCDEF")
 
 
 @pytest.mark.parametrize(
@@ -121,6 +121,11 @@ def test_address_in_brackets_has_exactly_its_bytes() -> None:
         (b"[::ffff:192.0.2.1]:80", True),
         (b"[v1f.a:b~]", True),
         (b"[]", False),
+        (b"[:::1]", False),
+        (b"[1:2:3:4:5:6:7:8:9]", False),
+        (b"[::1.2.3.256]", False),
+        (b"[192.0.2.1]", False),
+        (b"[abc]", False),
         (b"[::1", False),
         (b"::1", False),
         (b"[::1]a", False),

@@ -10,6 +10,7 @@ from __future__ import annotations
 import functools
 import re
 from functools import lru_cache
+from ipaddress import IPv6Address
 from typing import NamedTuple
 
 from uvicorn.middleware.proxy_headers import FORWARDED
@@ -18,7 +19,7 @@ from uvicorn.middleware.proxy_headers import FORWARDED
 TOKEN = re.compile(rb"[!#$%&'*+\-.^_`|~0-9A-Za-z]+\Z")
 # RFC 9112 3.2 with RFC 3986 3.2.2: host [":" port]; the host may be empty, an IPv6 literal stands in brackets.
 _HOST = re.compile(
-    rb"(?:\[[0-9A-Fa-f:.]+\]|\[[vV][0-9A-Fa-f]+\.[!$&'()*+,;=:\-._~0-9A-Za-z]+\]|(?:[!$&'()*+,;=\-._~0-9A-Za-z]|%[0-9A-Fa-f]{2})*)(?::[0-9]*)?\Z"
+    rb"(?:\[([0-9A-Fa-f:.]+)\]|\[[vV][0-9A-Fa-f]+\.[!$&'()*+,;=:\-._~0-9A-Za-z]+\]|(?:[!$&'()*+,;=\-._~0-9A-Za-z]|%[0-9A-Fa-f]{2})*)(?::[0-9]*)?\Z"
 )
 _ABSOLUTE = re.compile(rb"[hH][tT][tT][pP][sS]?://([^/?]*)([^?]*)(?:\?(.*))?\Z")
 # Longer numbers cannot be lengths: 2^63 has 19 digits (RFC 9110 8.6).
@@ -170,7 +171,16 @@ def _check_repeated(headers: list[tuple[bytes, bytes]], fields: dict[bytes, byte
 @lru_cache(maxsize=1024)
 def valid_host(value: bytes) -> bool:
     """Whether a Host value is `uri-host [":" port]` (RFC 9112 3.2); the empty value is."""
-    return _HOST.match(value) is not None
+    match = _HOST.match(value)
+    if match is None:
+        return False
+    if match[1] is not None:
+        # Its characters alone make no address, and what applications take URLs apart with raises for one that is none.
+        try:
+            IPv6Address(match[1].decode("ascii"))
+        except ValueError:
+            return False
+    return True
 
 
 @lru_cache(maxsize=256)
