@@ -17,7 +17,7 @@ JOBS ?= 4
 
 # How long each target is fuzzed, and which ones.
 SECONDS ?= 60
-TARGETS ?= http websockets yaml
+TARGETS ?= http connection websockets yaml
 
 # How long the soak takes, with which seed (0: another one each time), and with what more on the service's command line.
 SOAK_SECONDS ?= 600

@@ -21,7 +21,7 @@ INSTRUMENTED = ["uvicorn", "h11", "websockets", "wsproto", "yaml"]
 
 def main() -> int:
     parser = argparse.ArgumentParser(prog="python -m tests.fuzz")
-    parser.add_argument("target", choices=["http", "websockets", "yaml"])
+    parser.add_argument("target", choices=["http", "connection", "websockets", "yaml"])
     parser.add_argument("--seconds", type=int, default=60)
     parser.add_argument("--seed", type=int, default=0, help="0 for another one each time")
     parser.add_argument("--blind", action="store_true", help="without atheris")

@@ -28,8 +28,9 @@ def mutate(name: str, seed: int, goes_on: Callable[[int], bool]) -> int:
     rng = random.Random(seed)
     count = 0
     while goes_on(count):
-        if name == "http" and rng.random() < 0.3:
-            data = bytes((rng.choice((0, 1, 7)),)) + composed(rng)
+        if name in ("http", "connection") and rng.random() < 0.3:
+            second = rng.randbytes(1) if name == "connection" else b""
+            data = bytes((rng.choice((0, 1, 7)),)) + second + composed(rng)
         else:
             data = rng.choice(samples)
         data = mutated(rng, data)

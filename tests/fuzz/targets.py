@@ -16,6 +16,7 @@ from typing import Any
 
 import httptools
 
+from tests.fuzz import connections
 from tests.protocols.http.cases import CORPUS, load
 from tests.protocols.websockets.frames import BINARY, CONT, PING, RSV1, TEXT, close_frame, deflated, frame
 from uvicorn.protocols.http._head import Refused, examine
@@ -238,6 +239,7 @@ def _yaml_seeds() -> Iterator[bytes]:
 
 TARGETS: dict[str, tuple[Callable[[bytes], None], Callable[[], Iterator[bytes]]]] = {
     "http": (http, _http_seeds),
+    "connection": (connections.connection, lambda: connections.seeds(_http_seeds())),
     "websockets": (websockets, _websocket_seeds),
     "yaml": (yaml, _yaml_seeds),
 }
