@@ -33,7 +33,7 @@ from uvicorn.protocols._state import ServerState
 from uvicorn.protocols.http.h11_impl import H11Protocol
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 from uvicorn.protocols.utils import ClientDisconnected
-from uvicorn.protocols.websockets._connection import CLOSE_TIMEOUT, QUEUE_BYTES, SLICE
+from uvicorn.protocols.websockets._connection import CLOSE_TIMEOUT, LINGER, QUEUE_BYTES, SLICE
 from uvicorn.protocols.websockets.auto import AutoWebSocketsProtocol
 from uvicorn.protocols.websockets.websockets_impl import WebSocketProtocol
 from uvicorn.protocols.websockets.websockets_sansio_impl import WebSocketsSansIOProtocol
@@ -790,6 +790,52 @@ def test_client_that_does_not_answer_the_close_is_cut(ws: Any) -> None:
         assert not peer.transport.closed
         peer.connection.expire(100.0 + CLOSE_TIMEOUT)
         assert peer.transport.aborted
+
+    run(test)
+
+
+@pytest.mark.parametrize("ws", CLASSES)
+@pytest.mark.parametrize(
+    ("wire", "code"),
+    [(frame(TEXT, b"\xff"), 1007), (frame(3), 1002), (close_frame(1000), 1000)],
+    ids=["text", "opcode", "close"],
+)
+def test_client_that_still_sends_when_it_is_over_gets_the_close_frame_and_no_reset(
+    ws: Any, wire: bytes, code: int
+) -> None:
+    async def test() -> None:
+        peer = Peer(ws, transport=FakeTransport(half_close=True))
+        await peer.accept()
+        peer.feed(wire)
+        assert peer.frames()[0].payload[:2] == code.to_bytes(2, "big")
+        for _ in range(5):
+            peer.feed(frame(PING, b"?") * 10_000)
+        assert (await peer.receive())["code"] == code
+        with pytest.raises(ClientDisconnected):
+            await peer.send("send", text="too late")
+        await peer.end(ClientDisconnected())
+        # The application's end is not the connection's: that comes from the client, or from the clock.
+        assert peer.transport.eof_written
+        assert peer.transport.reading
+        assert not peer.transport.closed
+        assert peer.transport.take() == b""
+        assert peer.connection.deadline == 100.0 + LINGER
+        peer.connection.expire(100.0 + LINGER)
+        assert peer.transport.aborted
+
+    run(test)
+
+
+def test_client_that_has_more_to_take_than_the_close_frame_gets_the_time_for_it() -> None:
+    async def test() -> None:
+        peer = Peer(transport=FakeTransport(half_close=True))
+        await peer.accept()
+        peer.transport.unsent = 100_000
+        peer.connection.pause_writing()
+        assert not peer.transport.reading
+        peer.feed(frame(3))
+        assert peer.transport.reading
+        assert peer.connection.deadline == 100.0 + CLOSE_TIMEOUT
 
     run(test)
 

@@ -34,6 +34,8 @@ from uvicorn.protocols.websockets._session import DENYING, HANDSHAKE, OPEN, WebS
 
 # How long the peer may take to answer a close frame, and to close the connection after it.
 CLOSE_TIMEOUT = 10.0
+# How long a connection that has ended still reads, so that the client gets the close frame and not a reset.
+LINGER = 2.0
 # Bytes are parsed in slices of this size, so that reading stops soon after the queue is full. So much may also come
 # before the handshake is complete.
 SLICE = 16384
@@ -60,6 +62,7 @@ class WebSocketConnection(TakesUpgrade):
         "_engine",
         "_held",
         "_keepalive",
+        "_lingering",
         "_raw",
         "app_state",
         "config",
@@ -111,6 +114,7 @@ class WebSocketConnection(TakesUpgrade):
         self._held = b""  # bytes that wait until the application has taken messages, or has accepted
         self._counted = False  # among the open ones
         self._closing = False  # a close frame has gone out, or the transport is closing
+        self._lingering = False  # nothing is sent any more, and what comes is not looked at
 
     # --- asyncio.Protocol --------------------------------------------------------------------
 
@@ -118,9 +122,8 @@ class WebSocketConnection(TakesUpgrade):
         self.transport = transport  # type: ignore[assignment]
         self.flow = FlowControl(self.transport)
         self.server_state.add_connection(self)
-        self.deadline = (
-            self.server_state.now + self.config.timeout_request_head
-        )  # for who has none of our HTTP
+        # For requests that come unparsed. Those from our own HTTP are handed over at once.
+        self.deadline = self.server_state.now + self.config.timeout_request_head
         if self.context.trace:
             self._trace("WebSocket connection made")
 
@@ -195,6 +198,8 @@ class WebSocketConnection(TakesUpgrade):
             if not self._closing:
                 self._read_raw_request(data)
             return
+        if self._lingering:
+            return
         self._held = self._held + data if self._held else data
         self._parse()
 
@@ -227,7 +232,7 @@ class WebSocketConnection(TakesUpgrade):
         data, self._held = self._held, b""
         if session.state == DENYING:
             return  # it stays HTTP, and nothing may come behind this request
-        while data and not self.transport.is_closing():
+        while data and not self._lingering and not self.transport.is_closing():
             if session.state == OPEN and self._queue_full(session):
                 self._held = data
                 self.flow.pause_reading()
@@ -251,7 +256,7 @@ class WebSocketConnection(TakesUpgrade):
         else:
             self._write_output()
             session.disconnected(event.code, event.reason)
-            self.close_transport()
+            self._linger()
 
     def message_taken(self) -> None:
         """The application has taken a message out of the queue."""
@@ -328,10 +333,33 @@ class WebSocketConnection(TakesUpgrade):
         if not self.server_state.now:
             self.close_transport()  # nobody sweeps, so nobody would end a peer that does not answer
 
+    def _linger(self) -> None:
+        """Close so that the close frame arrives: stop sending, and read for a while what the client still sends.
+
+        RFC 6455 7.1.1. Who breaks the protocol is often in the middle of sending, and whoever sends to a socket that is
+        closed gets a reset, which takes the close frame with its reason away from most clients.
+        """
+        transport = self.transport
+        can_write_eof = getattr(transport, "can_write_eof", None)
+        if (
+            not self.server_state.now
+            or transport.is_closing()
+            or can_write_eof is None
+            or not can_write_eof()
+        ):
+            self.close_transport()  # TLS cannot be half closed
+            return
+        self._closing = self._lingering = True
+        self._held = b""
+        waits = transport.get_write_buffer_size()
+        self.deadline = self.server_state.now + (CLOSE_TIMEOUT if waits else LINGER)
+        self.flow.resume_reading()
+        transport.write_eof()
+
     def close_transport(self) -> None:
         """Write what is buffered, then close."""
         self._closing = True
-        if not self.transport.is_closing():
+        if not self._lingering and not self.transport.is_closing():
             self.deadline = self.server_state.now + CLOSE_TIMEOUT
             self.transport.close()
 
