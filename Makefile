@@ -24,7 +24,10 @@ SOAK_SECONDS ?= 600
 SOAK_SEED ?= 0
 SOAK_ARGUMENTS ?=
 
-.PHONY: help serve test check fuzz soak corpus-count audit format generate clean
+# How many messages a case of many has in `make autobahn`.
+MESSAGES ?= 100
+
+.PHONY: help serve test check fuzz soak corpus-count audit format generate clean autobahn
 
 help:
 	@echo "make serve     run examples/ under a master with two workers"
@@ -32,6 +35,7 @@ help:
 	@echo "make check     lint, formatting, types, import contracts, generated files"
 	@echo "make fuzz      fuzz what reads bytes of others, SECONDS=60 for each target; needs atheris"
 	@echo "make soak      all kinds of clients and disturbances at once, SOAK_SECONDS=600; prints a report"
+	@echo "make autobahn  hold every WebSocket implementation to RFC 6455 and RFC 7692; MESSAGES=1000 for Autobahn's counts"
 	@echo "make audit     look for published weaknesses of what is installed; needs the network"
 	@echo "make format    format the code"
 	@echo "make generate  write docs/settings.md and the JSON Schema again"
@@ -98,6 +102,9 @@ soak: $(VENV)/.test
 
 corpus-count: $(VENV)/.test
 	@$(BIN)/python -m tests.protocols.http.count
+autobahn: $(VENV)/.test
+	@$(BIN)/python -m tests.autobahn --messages $(MESSAGES)
+	@$(BIN)/python -m tests.autobahn.original
 
 audit: $(VENV)/.serve
 	@$(PIP) install --group audit
@@ -111,4 +118,4 @@ generate: $(VENV)/.test
 	$(BIN)/python -m uvicorn.settings
 
 clean:
-	rm -rf $(VENV) .fuzz .pytest_cache .mypy_cache .ruff_cache .hypothesis .import_linter_cache
+	rm -rf $(VENV) .fuzz .autobahn .pytest_cache .mypy_cache .ruff_cache .hypothesis .import_linter_cache
