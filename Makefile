@@ -27,11 +27,12 @@ SOAK_ARGUMENTS ?=
 # How many messages a case of many has in `make autobahn`.
 MESSAGES ?= 100
 
-.PHONY: help serve test check fuzz soak corpus-count audit format generate clean autobahn
+.PHONY: help serve test check fuzz soak corpus-count audit format generate clean autobahn systemd-test
 
 help:
 	@echo "make serve     run examples/ under a master with two workers"
 	@echo "make test      run all tests"
+	@echo "make systemd-test   boot Debian, and run the life cycles of deploy/systemd under its systemd; needs root"
 	@echo "make check     lint, formatting, types, import contracts, generated files"
 	@echo "make fuzz      fuzz what reads bytes of others, SECONDS=60 for each target; needs atheris"
 	@echo "make soak      all kinds of clients and disturbances at once, SOAK_SECONDS=600; prints a report"
@@ -83,6 +84,9 @@ serve: $(VENV)/.serve
 test: $(VENV)/.test
 	@echo "Running the tests ..."
 	@$(BIN)/python -m pytest --numprocesses $(JOBS) --quiet $(ARGS)
+
+systemd-test: $(VENV)/.test
+	@$(BIN)/python -m tests.real.systemd $(ARGS)
 
 check: $(VENV)/.check
 	$(BIN)/ruff check .
