@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from uvicorn.protocols._fields import InvalidResponse, field_line
+from uvicorn.protocols._fields import InvalidResponse, field, field_line
 
 # RFC 9110 5.6.2.
 TOKEN = frozenset(b"!#$%&'*+-.^_`|~0123456789abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ")
@@ -61,10 +61,23 @@ def test_empty_name_is_refused() -> None:
         field_line(b"", b"v")
 
 
-@pytest.mark.parametrize(("name", "value"), [("x", b"v"), (b"x", "v"), (b"x", None), (b"x", 1)])
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [(b"X", b"v"), ("X", "v"), ("X", b"v"), (b"X", "v"), (bytearray(b"X"), memoryview(b"v"))],
+)
+def test_text_and_bytes_by_another_name_are_taken(name: Any, value: Any) -> None:
+    taken = field(name, value)
+    assert taken == (b"X", b"v")
+    assert [type(part) for part in taken] == [bytes, bytes]
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [(b"x", None), (b"x", 1), (1, b"v"), (None, "v"), ("x", "é"), ("é", b"v"), (b"x", [118])],
+)
 def test_what_is_no_bytes_is_refused(name: Any, value: Any) -> None:
     with pytest.raises(InvalidResponse, match="must be bytes"):
-        field_line(name, value)
+        field(name, value)
 
 
 def test_invalid_response_is_a_runtime_error() -> None:

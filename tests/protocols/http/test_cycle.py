@@ -679,7 +679,7 @@ def test_wrong_message_raises_its_text_and_closes(
     [
         {"type": "http.response.start", "status": 200, "headers": [(b"x", b"a\r\nset-cookie: b")]},
         {"type": "http.response.start", "status": 200, "headers": [(b"x y", b"a")]},
-        {"type": "http.response.start", "status": 200, "headers": [("x", "a")]},
+        {"type": "http.response.start", "status": 200, "headers": [("x", "\xe9")]},
         {"type": "http.response.start", "status": 200, "headers": [(b"content-length", b"-5")]},
         {"type": "http.response.start", "status": 200, "headers": [(b"x",)]},
         {"type": "http.response.start", "status": 200, "headers": [(1, 2)]},

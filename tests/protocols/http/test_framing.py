@@ -99,9 +99,9 @@ def test_205_says_that_it_has_no_content(headers: Any) -> None:
     assert lines_of(head)[-1] == b"Content-Length: 0"
 
 
-@pytest.mark.parametrize("make", [bytes, bytearray, memoryview])
+@pytest.mark.parametrize("make", [bytes, bytearray, memoryview, bytes.decode])
 @pytest.mark.parametrize("title_case", [False, True])
-def test_names_and_values_are_whatever_holds_bytes(make: Any, title_case: bool) -> None:
+def test_names_and_values_are_whatever_holds_bytes_and_text(make: Any, title_case: bool) -> None:
     fields = [(b"X-A", b"1"), (b"Content-Length", b"5"), (b"Connection", b"close"), (b"X-A", b"1")]
     plain = frame(*fields, framer=ResponseFramer(title_case))
     framer = ResponseFramer(title_case)
@@ -211,7 +211,7 @@ def test_transfer_encoding_has_no_case() -> None:
 
 @pytest.mark.parametrize(
     "value",
-    [b"", b"-5", b"+5", b"5.0", b"five", b"5, 5", b" 5", b"5 ", b"0x5", b"9" * 19, "5", 5, "５".encode()],
+    [b"", b"-5", b"+5", b"5.0", b"five", b"5, 5", b" 5", b"5 ", b"0x5", b"9" * 19, "five", "５".encode()],
 )
 def test_content_length_that_is_no_number_is_refused(value: Any) -> None:
     with pytest.raises(InvalidResponse, match="Invalid Content-Length of the response"):
@@ -284,8 +284,10 @@ def test_connection_says_what_happens(
         (b"transfer-encoding ", b"chunked"),
         (b"connection", b"close\r\nx: y"),
         (b"transfer-encoding", b"chunked\r\n"),
-        ("x", "a"),
-        (b"x", "a"),
+        ("x", "a\nb"),
+        ("x y", "a"),
+        ("x", "\xe9"),
+        (b"x", 1),
     ],
 )
 def test_field_that_would_split_the_response_is_refused(header: Any) -> None:

@@ -198,11 +198,16 @@ def test_fields_of_the_handshake_are_not_the_applications(name: bytes) -> None:
 
 
 @pytest.mark.parametrize(
-    "header", [(b"x", b"1\r\nset-cookie: a=1"), (b"x", b"1\n"), (b"x y", b"1"), (b"", b"1"), ("x", b"1")]
+    "header", [(b"x", b"1\r\nset-cookie: a=1"), (b"x", b"1\n"), (b"x y", b"1"), (b"", b"1"), ("x", "\xe9")]
 )
 def test_header_that_would_split_the_answer_is_an_error(header: Any) -> None:
     with pytest.raises(InvalidResponse):
         accept_response(Handshake(fields()), None, None, b"", [header])
+
+
+def test_header_may_be_text() -> None:
+    plain = accept_response(Handshake(fields()), None, None, b"", [(b"x", b"1")])
+    assert accept_response(Handshake(fields()), None, None, b"", [("x", "1")]) == plain
 
 
 def test_subprotocol_that_would_split_the_answer_is_an_error() -> None:

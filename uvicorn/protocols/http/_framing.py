@@ -15,7 +15,7 @@ import http
 from collections.abc import Iterable
 from typing import Any
 
-from uvicorn.protocols._fields import InvalidResponse, as_bytes, field_line
+from uvicorn.protocols._fields import InvalidResponse, field, field_line
 
 # What becomes of the body. LENGTH counts, CHUNKED frames, CLOSE ends with the connection, NONE has no body at all.
 NONE, LENGTH, CHUNKED, CLOSE = range(4)
@@ -143,12 +143,11 @@ class ResponseFramer:
                 if line is not None:
                     out.append(line)
                     continue
-                lowered = name.lower()
-            except (TypeError, ValueError, AttributeError):  # a bytearray has no hash, a memoryview no case
-                name = as_bytes(name)
-                lowered = name.lower() if isinstance(name, bytes) else b""
-            if type(value) is not bytes:
-                value = as_bytes(value)
+            except (TypeError, ValueError):  # a bytearray has no hash
+                pass
+            if type(name) is not bytes or type(value) is not bytes:
+                name, value = field(name, value)
+            lowered = name.lower()
             if lowered == b"content-length":
                 if length < 0:
                     length = _app_length(value)
@@ -213,7 +212,7 @@ class ResponseFramer:
 
 
 def _app_length(value: bytes) -> int:
-    if not isinstance(value, bytes) or not value.isdigit() or len(value) > 18:
+    if not value.isdigit() or len(value) > 18:
         raise InvalidResponse(f"Invalid Content-Length of the response: {value!r}.")
     return int(value)
 

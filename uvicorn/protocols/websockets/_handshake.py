@@ -10,7 +10,7 @@ from collections.abc import Iterable
 
 import h11
 
-from uvicorn.protocols._fields import as_bytes, field_line
+from uvicorn.protocols._fields import field, field_line
 from uvicorn.protocols._upgrade import UpgradeRequest
 from uvicorn.protocols.http._head import TOKEN, Refused, examine
 
@@ -152,7 +152,7 @@ def accept_response(
     if subprotocol:
         lines.append(field_line(b"Sec-WebSocket-Protocol", subprotocol.encode("latin1")))
     lines.append(default_lines)
-    own = ((as_bytes(name), as_bytes(value)) for name, value in headers)
+    own = (field(name, value) for name, value in headers)
     lines += [field_line(name, value) for name, value in own if name.lower() not in _OWN_FIELDS]
     lines.append(b"\r\n")
     return b"".join(lines)
