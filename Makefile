@@ -55,7 +55,7 @@ $(VENV)/.serve: $(BIN)/python pyproject.toml
 
 $(VENV)/.test: $(BIN)/python pyproject.toml
 	@echo "Installing uvicorn with all its extras, and what the tests need ..."
-	@$(PIP) install --editable '.[standard,wsproto,metrics]' --group test
+	@$(PIP) install --editable '.[standard,wsproto,metrics]' --group test --group frameworks
 	@touch $@
 
 $(VENV)/.check: $(VENV)/.test
