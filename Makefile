@@ -27,7 +27,7 @@ SOAK_ARGUMENTS ?=
 # How many messages a case of many has in `make autobahn`.
 MESSAGES ?= 100
 
-.PHONY: help serve test check fuzz soak corpus-count audit format generate clean autobahn systemd-test
+.PHONY: help serve test check fuzz soak corpus-count audit format generate clean autobahn systemd-test bench bench-full
 
 help:
 	@echo "make serve     run examples/ under a master with two workers"
@@ -37,6 +37,7 @@ help:
 	@echo "make fuzz      fuzz what reads bytes of others, SECONDS=60 for each target; needs atheris"
 	@echo "make soak      all kinds of clients and disturbances at once, SOAK_SECONDS=600; prints a report"
 	@echo "make autobahn  hold every WebSocket implementation to RFC 6455 and RFC 7692; MESSAGES=1000 for Autobahn's counts"
+	@echo "make bench     compare with uvicorn, granian, gunicorn and hypercorn, in a few minutes; make bench-full: all of it"
 	@echo "make audit     look for published weaknesses of what is installed; needs the network"
 	@echo "make format    format the code"
 	@echo "make generate  write docs/settings.md and the JSON Schema again"
@@ -66,6 +67,11 @@ $(VENV)/.check: $(VENV)/.test
 $(VENV)/.fuzz: $(VENV)/.test
 	@echo "Installing atheris ..."
 	@$(PIP) install --group fuzz
+	@touch $@
+
+$(VENV)/.bench: $(BIN)/python pyproject.toml
+	@echo "Installing uvicorn with its standard extras, and what the benchmark needs ..."
+	@$(PIP) install --editable '.[standard]' --group bench
 	@touch $@
 
 serve: $(VENV)/.serve
@@ -109,6 +115,11 @@ corpus-count: $(VENV)/.test
 autobahn: $(VENV)/.test
 	@$(BIN)/python -m tests.autobahn --messages $(MESSAGES)
 	@$(BIN)/python -m tests.autobahn.original
+bench: $(VENV)/.bench
+	@$(BIN)/python -m bench run --rounds 3
+
+bench-full: $(VENV)/.bench
+	@$(BIN)/python -m bench run --scenarios all --rounds 7
 
 audit: $(VENV)/.serve
 	@$(PIP) install --group audit

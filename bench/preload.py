@@ -14,10 +14,8 @@ import contextlib
 import http.client
 import os
 import signal
-import socket
 import statistics
 import subprocess
-import sys
 import tempfile
 import time
 from collections.abc import Sequence
@@ -26,7 +24,9 @@ from pathlib import Path
 
 import psutil
 
-ROOT = Path(__file__).parents[1]
+from bench.environments import ROOT, VENVS, environment
+from bench.running import free_port
+
 PATIENCE = 120.0
 
 APP = """
@@ -72,20 +72,6 @@ class Result:
     warm: int
     all_ready: float
     after_import: float
-
-
-def environment(directory: Path, name: str, packages: Sequence[str]) -> Path:
-    """The interpreter of a virtual environment with these packages."""
-    place = directory / name
-    python = place / "bin" / "python"
-    if not (place / ".done").exists():
-        print(f"Setting up {place} ...", file=sys.stderr)
-        subprocess.run([sys.executable, "-m", "venv", place], check=True)
-        subprocess.run(
-            [python, "-m", "pip", "--quiet", "--disable-pip-version-check", "install", *packages], check=True
-        )
-        (place / ".done").touch()
-    return python
 
 
 def times(directory: Path, name: str) -> list[float]:
@@ -150,23 +136,18 @@ def warm_up(port: int, workers: int) -> None:
             connection.close()
 
 
-def free_port() -> int:
-    with socket.create_server(("127.0.0.1", 0)) as sock:
-        return int(sock.getsockname()[1])
-
-
 def main() -> None:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("--workers", type=int, default=8)
     parser.add_argument("--rounds", type=int, default=3)
-    parser.add_argument("--venvs", type=Path, default=ROOT / ".venv-bench")
+    parser.add_argument("--venvs", type=Path, default=VENVS)
     options = parser.parse_args()
     heavy = ("fastapi", "numpy", "httptools", "uvloop", "websockets")
-    own = environment(options.venvs.absolute(), "own", [*heavy, "--editable", str(ROOT)])
+    own = environment("own", [*heavy, "--editable", str(ROOT)], options.venvs.absolute())
     peers = environment(
-        options.venvs.absolute(), "peers", [*heavy, "uvicorn==0.54.0", "gunicorn", "uvicorn-worker"]
+        "peers", [*heavy, "uvicorn==0.54.0", "gunicorn", "uvicorn-worker"], options.venvs.absolute()
     )
     port = free_port()
     ours = [str(own), "-m", "uvicorn", "app:app", "--port", str(port), "--no-access-log"]

@@ -1,0 +1,120 @@
+"""Compares this server with its peers.
+
+python -m bench run [--scenarios hello,browser] [--contenders ours,uvicorn] [--rounds 5] [--seconds 1]
+python -m bench list
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import platform
+import signal
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+from bench.contenders import CONTENDERS
+from bench.environments import ROOT
+from bench.loading import WRK
+from bench.measure import measure
+from bench.report import report
+from bench.scenarios import SCENARIOS
+
+RESULTS = ROOT / "build" / "bench"
+
+
+def titles() -> dict[str, str]:
+    return {each.name: each.title for each in (*CONTENDERS.values(), *SCENARIOS.values())}
+
+
+def targets() -> dict[str, float | None]:
+    return {each.name: each.target for each in SCENARIOS.values()}
+
+
+def machine() -> dict[str, Any]:
+    cpu = platform.processor() or platform.machine()
+    if (info := Path("/proc/cpuinfo")).exists():
+        lines = [line for line in info.read_text().splitlines() if line.startswith("model name")]
+        cpu = lines[0].partition(": ")[2] if lines else cpu
+    return {
+        "cores": os.cpu_count(),
+        "cpu": cpu,
+        "system": f"{platform.system()} {platform.release()}",
+        "python": platform.python_version(),
+        "load": [os.getloadavg()[0], 0.0],
+    }
+
+
+def run(options: argparse.Namespace) -> None:
+    chosen = chosen_from(SCENARIOS, options.scenarios, [n for n, each in SCENARIOS.items() if each.quick])
+    contenders = chosen_from(CONTENDERS, options.contenders, list(CONTENDERS))
+    found: dict[str, Any] = {
+        "date": time.strftime("%Y-%m-%d"),
+        "machine": machine(),
+        "tool": "wrk and the client in bench/client.py" if WRK else "the client in bench/client.py",
+        "rounds": options.rounds,
+        "seconds": options.seconds,
+        "contenders": contenders,
+        "scenarios": chosen,
+        "versions": {name: CONTENDERS[name].versions() for name in contenders},
+        "failures": {},
+        "samples": [],
+    }
+    options.out.mkdir(parents=True, exist_ok=True)
+    for name in chosen:
+        print(f"{name} ", end="", file=sys.stderr, flush=True)
+        samples, failures = measure(
+            SCENARIOS[name], [CONTENDERS[each] for each in contenders], options.rounds, options.seconds
+        )
+        found["samples"] += samples
+        if failures:
+            found["failures"][name] = failures
+        found["machine"]["load"][1] = os.getloadavg()[0]
+        print(file=sys.stderr)
+        # What is there is kept, whatever ends the run.
+        (options.out / "samples.json").write_text(json.dumps(found, indent=1))
+        (options.out / "report.md").write_text(report(found, titles(), targets()))
+    print((options.out / "report.md").read_text())
+    print(f"Raw samples: {options.out / 'samples.json'}", file=sys.stderr)
+
+
+def chosen_from(known: dict[str, Any], text: str, default: list[str]) -> list[str]:
+    if not text:
+        return default
+    names = list(known) if text == "all" else text.split(",")
+    unknown = [name for name in names if name not in known]
+    if unknown:
+        raise SystemExit(f"Not known: {', '.join(unknown)}. There are: {', '.join(known)}")
+    return names
+
+
+def show(options: argparse.Namespace) -> None:
+    for each in (*CONTENDERS.values(), *SCENARIOS.values()):
+        print(f"{each.name:20} {each.title}")
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(prog="python -m bench", description=__doc__.partition("\n")[0])
+    commands = parser.add_subparsers(required=True, metavar="command")
+    running = commands.add_parser("run", help="measure, and print tables")
+    running.add_argument(
+        "--scenarios", default="", help="names with commas between, or all; default: the quick ones"
+    )
+    running.add_argument("--contenders", default="", help="names with commas between; default: all")
+    running.add_argument("--rounds", type=int, default=5)
+    running.add_argument("--seconds", type=int, default=1, help="of each round")
+    running.add_argument("--out", type=Path, default=RESULTS, help="directory of samples and report")
+    running.set_defaults(command=run)
+    listing = commands.add_parser("list", help="what can be named")
+    listing.set_defaults(command=show)
+    options = parser.parse_args()
+    # Servers are ended as after Ctrl-C.
+    signal.signal(signal.SIGTERM, lambda number, frame: sys.exit(128 + number))
+    options.command(options)
+
+
+if __name__ == "__main__":
+    main()

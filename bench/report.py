@@ -1,0 +1,144 @@
+"""Tables in Markdown from raw samples: pure functions."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from typing import Any
+
+from bench.figures import Figure, figure, ratios
+
+EXPLANATION = (
+    "Server CPU, microseconds per request: median of the rounds (least of them). Ratios are taken round by round; ± is "
+    "the median distance from the median."
+)
+
+Sample = dict[str, Any]
+Run = dict[str, Any]
+
+
+def table(header: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
+    lines = ["| " + " | ".join(header) + " |", "|" + "---|" * len(header)]
+    lines += ["| " + " | ".join(row) + " |" for row in rows]
+    return "\n".join(lines)
+
+
+def pick(samples: Sequence[Sample], scenario: str, contender: str) -> list[Sample]:
+    return [each for each in samples if (each["scenario"], each["contender"]) == (scenario, contender)]
+
+
+def values(samples: Sequence[Sample], scenario: str, contender: str, field: str) -> list[float]:
+    return [each[field] for each in pick(samples, scenario, contender)]
+
+
+def versus(
+    samples: Sequence[Sample], scenario: str, one: str, other: str, field: str = "cpu"
+) -> Figure | None:
+    """Round by round, where both have a sample."""
+    left = {each["round"]: each[field] for each in pick(samples, scenario, one)}
+    right = {each["round"]: each[field] for each in pick(samples, scenario, other)}
+    both = sorted(left.keys() & right.keys())
+    return ratios([left[i] for i in both], [right[i] for i in both]) if both else None
+
+
+def number(value: float) -> str:
+    """Three digits, or the whole number."""
+    if value >= 100:
+        return f"{value:,.0f}"
+    return f"{value:.1f}" if value >= 10 else f"{value:.2f}"
+
+
+def ratio(found: Figure | None) -> str:
+    return f"{found.median:.2f}" if found else ""
+
+
+def failures(samples: Sequence[Sample]) -> str:
+    total: dict[str, int] = {}
+    for each in samples:
+        for kind, count in each["failures"].items():
+            total[kind] = total.get(kind, 0) + count
+    return ", ".join(f"{count} {kind}" for kind, count in sorted(total.items())) or "0"
+
+
+def scenario_table(run: Run, scenario: str, titles: dict[str, str]) -> str:
+    """All contenders in one scenario, in the order of the run."""
+    samples = run["samples"]
+    rows = []
+    for contender in run["contenders"]:
+        found = pick(samples, scenario, contender)
+        if not found:
+            continue
+        cpu = figure(each["cpu"] for each in found)
+        row = [
+            titles.get(contender, contender),
+            f"**{number(cpu.median)}** ({number(cpu.least)})",
+            f"{cpu.spread:.0%}",
+            ratio(versus(samples, scenario, contender, "uvicorn")),
+            number(figure(each["rate"] for each in found).median),
+        ]
+        row += [number(figure(each[field] for each in found).median) for field in ("p50", "p99", "p999")]
+        row += [failures(found), f"{figure(each['pss'] for each in found).median / 1e6:.0f}"]
+        rows.append(row)
+    header = ["server", "CPU µs (least)", "±", "of uvicorn", "per second"]
+    header += ["p50 ms", "p99 ms", "p99.9 ms", "failed", "PSS MB"]
+    return table(header, rows)
+
+
+def summary(run: Run, titles: dict[str, str], targets: dict[str, float | None]) -> str:
+    """One row for each scenario: everybody's CPU, and this server's share of uvicorn's beside its target."""
+    samples = run["samples"]
+    contenders = [name for name in run["contenders"] if any(each["contender"] == name for each in samples)]
+    rows = []
+    for scenario in run["scenarios"]:
+        cells = []
+        for contender in contenders:
+            cpu = values(samples, scenario, contender, "cpu")
+            cells.append(f"{number(figure(cpu).median)} ({number(min(cpu))})" if cpu else "")
+        found = versus(samples, scenario, "ours", "uvicorn")
+        target = targets.get(scenario)
+        rows.append(
+            [
+                titles.get(scenario, scenario),
+                *cells,
+                f"{found.median:.2f} ±{found.spread:.2f}" if found else "",
+                f"{target:.2f}" if target is not None else "",
+                ratio(versus(samples, scenario, "ours", "granian")),
+            ]
+        )
+    header = ["scenario", *(titles.get(each, each) for each in contenders)]
+    return table([*header, "of uvicorn", "target", "of granian"], rows)
+
+
+def missing(run: Run, titles: dict[str, str]) -> str:
+    lines = [
+        f"* {titles.get(scenario, scenario)}: {titles.get(name, name)}: {reason.splitlines()[0]}"
+        for scenario, reasons in run.get("failures", {}).items()
+        for name, reason in reasons.items()
+    ]
+    return "\n".join(lines)
+
+
+def conditions(run: Run) -> str:
+    machine = run["machine"]
+    who = "; ".join(
+        f"{name} ({', '.join(f'{package} {version}' for package, version in packages.items())})"
+        for name, packages in run["versions"].items()
+    )
+    return (
+        f"{run['date']}, {machine['cores']} cores ({machine['cpu']}), {machine['system']}, "
+        f"Python {machine['python']}, load by {run['tool']}; {run['rounds']} rounds of {run['seconds']} s in turns; "
+        f"load average {machine['load'][0]:.1f} before, {machine['load'][1]:.1f} after.\n{who}."
+    )
+
+
+def report(run: Run, titles: dict[str, str], targets: dict[str, float | None]) -> str:
+    parts = [
+        conditions(run),
+        EXPLANATION,
+        summary(run, titles, targets),
+    ]
+    for scenario in run["scenarios"]:
+        if any(each["scenario"] == scenario for each in run["samples"]):
+            parts += [f"### {titles.get(scenario, scenario)}", scenario_table(run, scenario, titles)]
+    if lost := missing(run, titles):
+        parts += ["Not measured:", lost]
+    return "\n\n".join(parts) + "\n"

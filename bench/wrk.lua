@@ -1,0 +1,28 @@
+-- Requests as the scenario wants them, and one line of JSON at the end.
+-- Arguments after "--": method, bytes of body, requests in one write, then headers as "Name: value".
+
+function init(arguments)
+  wrk.method = arguments[1]
+  local size, pipeline = tonumber(arguments[2]), tonumber(arguments[3])
+  for i = 4, #arguments do
+    local name, value = arguments[i]:match("^(.-): (.*)$")
+    wrk.headers[name] = value
+  end
+  if size > 0 then wrk.body = string.rep("x", size) end
+  local one = wrk.format()
+  whole = string.rep(one, pipeline)
+end
+
+function request()
+  return whole
+end
+
+function done(summary, latency, requests)
+  local e = summary.errors
+  io.write(string.format(
+    '\n{"requests": %d, "seconds": %.6f, "bytes": %d, "p50": %.3f, "p99": %.3f, "p999": %.3f, "max": %.3f, ' ..
+    '"failures": {"refused": %d, "cut": %d, "write": %d, "status": %d, "timeout": %d}}\n',
+    summary.requests, summary.duration / 1e6, summary.bytes,
+    latency:percentile(50) / 1e3, latency:percentile(99) / 1e3, latency:percentile(99.9) / 1e3, latency.max / 1e3,
+    e.connect, e.read, e.write, e.status, e.timeout))
+end
