@@ -112,9 +112,11 @@ soak: $(VENV)/.test
 
 corpus-count: $(VENV)/.test
 	@$(BIN)/python -m tests.protocols.http.count
+
 autobahn: $(VENV)/.test
 	@$(BIN)/python -m tests.autobahn --messages $(MESSAGES)
 	@$(BIN)/python -m tests.autobahn.original
+
 bench: $(VENV)/.bench
 	@$(BIN)/python -m bench run --rounds 3
 
