@@ -27,7 +27,7 @@ SOAK_ARGUMENTS ?=
 # How many messages a case of many has in `make autobahn`.
 MESSAGES ?= 100
 
-.PHONY: help serve test check fuzz soak corpus-count audit format generate clean autobahn systemd-test bench bench-full
+.PHONY: help serve test check fuzz day soak corpus-count audit format generate clean autobahn systemd-test bench bench-full
 
 help:
 	@echo "make serve     run examples/ under a master with two workers"
@@ -35,6 +35,7 @@ help:
 	@echo "make systemd-test   boot Debian, and run the life cycles of deploy/systemd under its systemd; needs root"
 	@echo "make check     lint, formatting, types, import contracts, generated files"
 	@echo "make fuzz      fuzz what reads bytes of others, SECONDS=60 for each target; needs atheris"
+	@echo "make day       all that operators do to a service, under load, and what is shown beside what the clients count"
 	@echo "make soak      all kinds of clients and disturbances at once, SOAK_SECONDS=600; prints a report"
 	@echo "make autobahn  hold every WebSocket implementation to RFC 6455 and RFC 7692; MESSAGES=1000 for Autobahn's counts"
 	@echo "make bench     compare with uvicorn, granian, gunicorn and hypercorn, in a few minutes; make bench-full: all of it"
@@ -106,6 +107,9 @@ fuzz: $(VENV)/.fuzz
 		echo "Fuzzing $$target for $(SECONDS) seconds ..."; \
 		nice -n 19 $(BIN)/python -m tests.fuzz $$target --seconds $(SECONDS) || exit 1; \
 	done
+
+day: $(VENV)/.test
+	@$(BIN)/python -m tests.day
 
 soak: $(VENV)/.test
 	$(BIN)/python -m tests.soak --seconds $(SOAK_SECONDS) --seed $(SOAK_SEED) -- $(SOAK_ARGUMENTS)
