@@ -231,30 +231,34 @@ class Multiprocess:
             listeners.stop()
             self.exit_code = STARTUP_FAILURE
             return
-        warn_of_root(self.config)
-        if handover is None:
-            settle_passed(os.environ)
-        forget_systemd(os.environ)
-        prepare_forks(self.config)
-        master = Master(
-            plan,
-            worker_process.main,
-            lambda: _reloaded_plan(self),
-            PosixHost(),
-            listeners,
-            setproctitle.setproctitle,
-            SignalSource(is_last=_invocation.get() is not None),
-            manager,
-            control_process.main,
-            mold.main,
-            pid_file,
-        )
+        except BaseException:
+            listeners.stop()
+            raise
         try:
+            warn_of_root(self.config)
+            if handover is None:
+                settle_passed(os.environ)
+            forget_systemd(os.environ)
+            prepare_forks(self.config)
+            master = Master(
+                plan,
+                worker_process.main,
+                lambda: _reloaded_plan(self),
+                PosixHost(),
+                listeners,
+                setproctitle.setproctitle,
+                SignalSource(is_last=_invocation.get() is not None),
+                manager,
+                control_process.main,
+                mold.main,
+                pid_file,
+            )
             self.exit_code = master.run(handover)
         except BindError as exc:
             logger.error("%s", exc)
             self.exit_code = STARTUP_FAILURE
         finally:
+            listeners.stop()
             pid_file.release()
 
 
@@ -334,7 +338,14 @@ def prepare_forks(config: Config) -> None:
     on sharing its pages.
     """
     if not config.preload:
-        _import_implementations(config)
+        try:
+            _import_implementations(config)
+        except Exception as exc:  # noqa: BLE001 - whatever it is: it is the workers that need it, and they say it
+            logger.warning(
+                "What workers need cannot be imported in advance (%s: %s): each imports it by itself.",
+                type(exc).__name__,
+                exc,
+            )
     gc.collect()
     gc.freeze()
 

@@ -169,12 +169,16 @@ def _refuse(ctx: click.Context, problems: Sequence[Problem]) -> NoReturn:
 def _fill_standard_descriptors() -> None:
     """Where we were started with one of 0 to 2 closed, the next socket would get its number, and what a library or
     another program writes to its standard output would go to a client."""
-    while True:
-        fd = os.open(os.devnull, os.O_RDWR)
-        if fd > 2:
-            os.close(fd)
-            return
-        os.set_inheritable(fd, True)
+    for fd in range(3):
+        try:
+            os.fstat(fd)
+        except OSError:
+            try:
+                os.set_inheritable(os.open(os.devnull, os.O_RDWR), True)  # the lowest free number: this one
+            except OSError as exc:
+                text = f"Error: {os.devnull} cannot be opened for descriptor {fd}, which is closed: {exc.strerror}."
+                click.echo(text, err=True)
+                sys.exit(STARTUP_FAILURE)
 
 
 main = GroupedCommand(

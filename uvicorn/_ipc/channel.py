@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import contextlib
 import enum
+import errno
 import socket
 import struct
 import threading
@@ -17,6 +18,8 @@ from dataclasses import dataclass
 
 _HEADER = struct.Struct("!BxH")
 MAX_PAYLOAD = 65535
+# The system has no memory for it now: nothing is wrong with the channel.
+_SHORTAGE = frozenset((errno.ENOMEM, errno.ENOBUFS))
 
 
 class Kind(enum.IntEnum):
@@ -113,8 +116,8 @@ def receive_what_came(sock: socket.socket, most: int) -> bytes | None:
         return sock.recv(most)
     except BlockingIOError:
         return None
-    except OSError:
-        return b""
+    except OSError as exc:
+        return None if exc.errno in _SHORTAGE else b""
 
 
 class Receiver:

@@ -16,6 +16,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import asdict, replace
 from typing import assert_never
 
+from uvicorn._ipc.channel import channel_pair
 from uvicorn._ipc.control import (
     Answer,
     Command,
@@ -268,9 +269,13 @@ class ControlPost:
         assert self._plan is not None
         main = self._main
         assert main is not None
-        ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_STREAM)
-        ours.setblocking(False)
-        theirs.setblocking(False)
+        self._started_at = self._host.now()
+        try:
+            where = " and ".join(url_of(each.sock, False) for each in self._listeners.values())
+            ours, theirs = channel_pair()
+        except OSError as exc:
+            self._later(f"The control process could not be started: {exc.strerror or exc}.")
+            return
         start = ControlStart(
             channel=theirs,
             scoreboard=scoreboard,
@@ -293,7 +298,6 @@ class ControlPost:
                 listener.sock.set_inheritable(False)
             return main(start)
 
-        self._started_at = self._host.now()
         try:
             self._pid = self._host.fork(child)
         except OSError as exc:
@@ -306,7 +310,6 @@ class ControlPost:
         self._ticked_at = self._host.now() + START_GRACE
         self._end = MasterEnd(ours)
         self._published = None
-        where = " and ".join(url_of(each.sock, False) for each in self._listeners.values())
         logger.info("Control process [%d] answers on %s", self._pid, where)
 
     def _later(self, why: str) -> None:

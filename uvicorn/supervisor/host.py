@@ -17,6 +17,7 @@ from typing import NoReturn, Protocol
 
 from uvicorn._compat import adopt_orphans
 from uvicorn._forks import fork
+from uvicorn._sockets import SHORTAGE_PAUSE
 from uvicorn.supervisor.cgroup import MemoryGroup
 
 
@@ -119,7 +120,8 @@ class PosixHost:
                 os.set_inheritable(fd, before)
 
     def signal(self, pid: int, number: int) -> None:
-        with contextlib.suppress(ProcessLookupError):
+        # One that has become somebody else's may not be signalled (kill(2)): as if it did not listen.
+        with contextlib.suppress(ProcessLookupError, PermissionError):
             os.kill(pid, number)
 
     def signal_group(self, pid: int, number: int) -> bool:
@@ -160,4 +162,9 @@ class PosixHost:
             poll.register(fd, select.POLLIN)
         # Rounded up: to wake up a fraction too early would be to wake up twice.
         milliseconds = None if timeout is None else max(0, int(timeout * 1000) + 1)
-        return [fd for fd, _ in poll.poll(milliseconds)]
+        try:
+            return [fd for fd, _ in poll.poll(milliseconds)]
+        except OSError:
+            # The system has no memory for it. No descriptor of the master's ever blocks: after a moment it looks at all.
+            select.select((), (), (), SHORTAGE_PAUSE if timeout is None else min(timeout, SHORTAGE_PAUSE))
+            return list(fds)

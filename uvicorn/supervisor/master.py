@@ -23,7 +23,7 @@ from uvicorn._ipc.start import WorkerMain, make_failure_token
 from uvicorn._logconfig import reopen_or_complain
 from uvicorn._pidfile import PidFile
 from uvicorn._sockets import BindError
-from uvicorn.supervisor import actions, events, upgrade
+from uvicorn.supervisor import actions, events, failures, upgrade
 from uvicorn.supervisor.actions import Action
 from uvicorn.supervisor.control import ControlPost
 from uvicorn.supervisor.events import Event
@@ -237,7 +237,10 @@ class Master:
             # Before anybody is told to leave: new connections are for those who stay.
             self._steer()
             for action in decided:
-                queue += self._perform(action)
+                try:
+                    queue += self._perform(action)
+                except (OSError, MemoryError) as exc:
+                    queue += failures.events_of(action, exc)
             self._manager.keep(self._listeners)
             self._show_title()
 
@@ -493,6 +496,12 @@ class Master:
     # --- upgrade -----------------------------------------------------------------------------
 
     def _exec_upgrade(self) -> Event:
+        try:
+            return self._exec_next()
+        except (OSError, MemoryError) as exc:
+            return events.TrialFailed(f"the new program could not be started: {failures.reason_of(exc)}")
+
+    def _exec_next(self) -> Event:
         state = self._machine.state
         workers = hand_links(state.pool, self._links)
         handover = upgrade.hand_over(

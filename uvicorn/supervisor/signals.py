@@ -1,4 +1,4 @@
-"""Signals to the master: ONE table from signal to event, and a handler that does nothing but wake.
+"""Signals to the master: ONE table from signal to event, and a handler that does nothing but count.
 
 The interpreter writes each signal's number into a pipe; the loop reads it there, in order, and only then does
 anything. A storm of the same signal is one event.
@@ -9,6 +9,7 @@ from __future__ import annotations
 import contextlib
 import os
 import signal
+from collections import Counter
 from types import FrameType
 from typing import Any
 
@@ -73,13 +74,16 @@ class SignalSource:
         self._is_last = is_last
         self._previous: dict[int, Any] = {}
         self._previous_wakeup = -1
+        # How often each signal's handler has run, and how often its number was read.
+        self._handled: Counter[int] = Counter()
+        self._heard: Counter[int] = Counter()
         terminal = any(_is_terminal(fd) for fd in (0, 1, 2)) if on_terminal is None else on_terminal
         self._signals = [sig for sig in EVENTS if sig is not signal.SIGWINCH or not terminal]
 
     def install(self) -> None:
         self._previous_wakeup = signal.set_wakeup_fd(self._writer, warn_on_full_buffer=False)
         for sig in (*self._signals, signal.SIGCHLD):
-            self._previous[sig] = signal.signal(sig, _only_wake)
+            self._previous[sig] = signal.signal(sig, self._handle)
 
     def restore(self) -> None:
         """Put back what was there before; where the process ends now, ignore what still comes."""
@@ -103,9 +107,25 @@ class SignalSource:
         for number in dict.fromkeys(self._numbers()):
             signal.raise_signal(number)
 
+    def _handle(self, number: int, frame: FrameType | None) -> None:
+        """The interpreter has written the number already; or it could not, and says nothing about it."""
+        self._handled[number] += 1
+
     def _numbers(self) -> bytes:
+        # Looked at before the pipe: the numbers of all these were written before, unless the pipe did not take them. That
+        # a handler has run less often than its signal came is no loss: several that come at once are handled once.
+        handled = list(self._handled.items())
+        numbers = self._written()
+        self._heard.update(numbers)
+        for number, times in handled:
+            if times > self._heard[number]:
+                self._heard[number] = times
+                numbers += bytes((number,))
+        return numbers
+
+    def _written(self) -> bytes:
         numbers = b""
-        with contextlib.suppress(BlockingIOError):
+        with contextlib.suppress(OSError):
             while data := os.read(self._reader, 65536):
                 numbers += data
         return numbers
@@ -113,10 +133,6 @@ class SignalSource:
     def close(self) -> None:
         os.close(self._reader)
         os.close(self._writer)
-
-
-def _only_wake(number: int, frame: FrameType | None) -> None:
-    """The interpreter has written the number already."""
 
 
 def _is_terminal(fd: int) -> bool:

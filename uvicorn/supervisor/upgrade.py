@@ -249,7 +249,13 @@ def write(handover: Handover) -> int:
     else:  # pragma: no cover - not on Linux
         fd, path = tempfile.mkstemp(prefix="uvicorn-handover-")
         os.unlink(path)
-    os.write(fd, json.dumps(asdict(handover)).encode())
+    try:
+        left = json.dumps(asdict(handover)).encode()
+        while left:
+            left = left[os.write(fd, left) :]
+    except BaseException:
+        os.close(fd)
+        raise
     return fd
 
 
