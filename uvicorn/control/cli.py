@@ -6,22 +6,26 @@ answers. `health` knows 0 and 1 only, as HEALTHCHECK of containers does.
 
 from __future__ import annotations
 
+import contextlib
+import itertools
 import json
 import os
-import select
-import shutil
 import sys
+import time
 from collections.abc import Callable
 from typing import Any, NoReturn
 
 import click
 
 from uvicorn.control.client import Client, Unreachable
+from uvicorn.control.screen import Screen, is_live
 from uvicorn.control.tables import listing
 
 FAILED, USAGE, NOBODY = 1, 2, 3
 # Within this time, in seconds, a service that is there says how it is.
 PATIENCE = 10.0
+# The same for a live table, which tries again.
+LIVE_PATIENCE = 4.0
 # How long a command waits for its outcome where nothing else is said.
 OUTCOME_PATIENCE = 900.0
 # The name of the socket in the directory that systemd gives.
@@ -120,33 +124,76 @@ def _status(call: Call) -> Any:
 @_with_options
 @click.pass_context
 def top(ctx: click.Context, /, interval: float, count: int | None, **given: Any) -> None:
-    """The same, live; q or Ctrl-C ends it. With --json one line for each look."""
-    call = Call(ctx, given, PATIENCE)
+    """The same, live; q or Ctrl-C ends it, up and down move among many workers.
+
+    With --json it is one line for each look; where the output is no terminal, one table after the other.
+    """
+    live = is_live() and not given["as_json"]
+    call = Call(ctx, given, LIVE_PATIENCE if live else PATIENCE)
+    with contextlib.suppress(KeyboardInterrupt, BrokenPipeError):
+        if live and not call.as_json:
+            _live(call, interval, count)
+        else:
+            _one_after_the_other(call, interval, count)
+
+
+def _one_after_the_other(call: Call, interval: float, count: int | None) -> None:
     previous = None
-    shown = 0
-    try:
+    for number in itertools.count(1):
+        found = _status(call)
+        click.echo(json.dumps(found) if call.as_json else "\n".join(listing(found, previous)) + "\n")
+        previous = found
+        if number == count:
+            return
+        time.sleep(interval)  # noqa: TID251 - a command, without an event loop
+
+
+def _live(call: Call, interval: float, count: int | None) -> None:
+    """On the terminal. A service that goes away is waited for: it may only be started anew."""
+    found, before = _status(call), None  # without one there is nothing to draw
+    lost, heard_at, looks, skip = "", time.monotonic(), 1, 0
+    with Screen() as screen:
         while True:
-            found = _status(call)
-            if call.as_json:
-                click.echo(json.dumps(found))
-            else:
-                if sys.stdout.isatty():
-                    click.echo("\033[H\033[J", nl=False)
-                height = shutil.get_terminal_size().lines if sys.stdout.isatty() else sys.maxsize
-                click.echo("\n".join(listing(found, previous)[: height - 1]))
-            previous = found
-            shown += 1
-            if (count is not None and shown >= count) or _quit_within(interval):
-                return
-    except KeyboardInterrupt:
-        return
+            _draw(
+                screen,
+                found,
+                before,
+                skip,
+                f"No answer for {time.monotonic() - heard_at:.0f} s. {lost}" if lost else "",
+            )
+            if count is not None and looks >= count:
+                break
+            due = time.monotonic() + interval
+            key = ""
+            while key in ("", "other") and (left := due - time.monotonic()) > 0:
+                key = screen.wait(left)
+            if key == "quit":
+                break
+            skip = max(0, skip + {"down": 1, "up": -1}.get(key, 0))
+            if key:
+                continue
+            looks += 1
+            try:
+                code, answer = call.client.ask("GET", "/v1/status")
+            except Unreachable as exc:
+                lost = str(exc)
+                continue
+            if code != 200:
+                lost = answer.get("text", f"status {code}")
+                continue
+            found, before, lost, heard_at = answer, None if lost else found, "", time.monotonic()
+    if lost:
+        call.fail(lost, NOBODY)
+    click.echo("\n".join(listing(found, before)))
 
 
-def _quit_within(seconds: float) -> bool:
-    """Let time pass; whether somebody types a line that begins with q."""
-    watched = [sys.stdin] if sys.stdin.isatty() else []
-    readable, _, _ = select.select(watched, [], [], seconds)
-    return bool(readable) and sys.stdin.readline().lower().startswith("q")
+def _draw(screen: Screen, found: Any, before: Any, skip: int, lost: str) -> None:
+    width, height = screen.size
+    lines = listing(found, before, width=width, height=height - bool(lost), skip=skip)
+    if lost:
+        screen.draw([lost, *lines], reverse=0)
+    else:
+        screen.draw(lines, reverse=next(i for i, line in enumerate(lines) if not line) + 1)
 
 
 def _command(name: str, path: str, text: str) -> None:
