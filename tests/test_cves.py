@@ -3,6 +3,14 @@
 One line says what each was, in general words: it is history, and its programs have been mended. What is sent is the
 attack as it was published, or the shortest request of its kind. Requests run on both HTTP implementations, in one packet
 and byte by byte, messages of WebSockets on both engines.
+
+Looked through: what is published of gunicorn, uvicorn, waitress, hypercorn, daphne, h11, httptools and llhttp, websockets,
+wsproto, Werkzeug's server, Tornado, aiohttp's server, Twisted, eventlet, gevent, meinheld, and of Node.js, puma, Go and
+HAProxy where it is about reading HTTP/1.1. Left out is what there is nothing of here: files that are served (CVE-2024-23334,
+CVE-2023-28370), forms and multipart bodies (CVE-2023-25577, CVE-2023-46136, CVE-2024-30251, CVE-2025-47287, CVE-2026-31958),
+cookies and parameters that are taken apart (CVE-2024-52804, CVE-2025-67726), compressed bodies (CVE-2025-69223), checking of
+passwords (CVE-2021-33880), consoles for debugging (CVE-2024-34069), and HTTP/2's streams (CVE-2023-44487, whose preface is
+refused below).
 """
 
 from __future__ import annotations
@@ -93,6 +101,17 @@ REFUSED: dict[str, tuple[str, bytes]] = {
         "lower() made letters of others: a Kelvin sign a k",
         post("Transfer-Encoding: chun\xe2\x84\xaaed", "Content-Length: 5", body=LAST),
     ),
+    "GHSA-753j-mpmx-qq6g": (
+        "two equal lines of codings counted as none",
+        post("Transfer-Encoding: chunked", "Transfer-Encoding: chunked", body=LAST),
+    ),
+    "GHSA-qppv-j76h-2rpx-minus": ("int() took a sign in a length", post("Content-Length: -0", body=SMUGGLED)),
+    "GHSA-qppv-j76h-2rpx-underscore": ("int() took underscores in chunk sizes", chunked(b"0_0\r\n\r\n" + SMUGGLED)),
+    "CVE-2020-7658": (
+        "a coding and a length, of which the length counted",
+        post("Content-Length: 50", "Transfer-Encoding: chunked", body=LAST),
+    ),
+    "CVE-2024-23829": ("names with white space behind them", b"GET / HTTP/1.1\r\nHost: a\r\nX-A\t: b\r\n\r\n"),
     # Node.js and llhttp
     "CVE-2018-7159": ("white space inside a length", post("Content-Length: 4 5", body=SMUGGLED)),
     "CVE-2019-15605": ("an invalid coding was passed over", post("Transfer-Encoding: chunkedchunked", "Content-Length: 5", body=LAST)),
@@ -121,6 +140,18 @@ REFUSED: dict[str, tuple[str, bytes]] = {
     "CVE-2025-22871": ("a LF alone ended a chunk's line", chunked(b"5\nhello\r\n" + LAST)),
     "CVE-2025-55315": ("a LF in a chunk extension ended its line", chunked(b"5;\nhello\r\n" + LAST)),
     "CVE-2025-58056": ("a LF in a chunk extension ended its line", chunked(b"0;a\n\r\n" + SMUGGLED)),
+    "CVE-2019-18277": (
+        "a vertical tab before a coding hid it",
+        post("Content-Length: 5", "Transfer-Encoding:\x0bchunked", body=LAST),
+    ),
+    "CVE-2023-25725": (
+        "an empty name ended the list of header fields",
+        b"POST / HTTP/1.1\r\nHost: a\r\n: x\r\nContent-Length: 45\r\n\r\n" + SMUGGLED,
+    ),
+    "CVE-2023-44487": (
+        "streams of HTTP/2 that are opened and reset: it is not spoken here",
+        b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n\x00\x00\x00\x04\x00\x00\x00\x00\x00" + SMUGGLED,
+    ),
     # hosts and addresses
     "CVE-2026-48710": ("a Host that is none went into URLs", b"GET / HTTP/1.1\r\nHost: a/../admin?x\r\n\r\n"),
     "CVE-2022-39348": ("markup in Host came back in an error page", b"GET / HTTP/1.1\r\nHost: <script>\r\n\r\n"),
@@ -170,8 +201,23 @@ SERVED: dict[str, tuple[str, bytes, list[str]]] = {
         request("GET / HTTP/1.1", "Content_Length: 45", "Transfer_Encoding: chunked") + SMUGGLED,
         ['GET / ""', 'GET /smuggled ""'],
     ),
+    "CVE-2020-28724": (
+        "a path with two slashes was taken for a host; likewise CVE-2021-28861",
+        request("GET //evil.example/%2f.. HTTP/1.1"),
+        ['GET //evil.example/%2f.. ""'],
+    ),
+    "CVE-2022-29361": (
+        "a body that the application had not read was the next request",
+        request("GET /unread HTTP/1.1", "Content-Length: 45", body=SMUGGLED),
+        ["GET /unread unread"],
+    ),
+    "CVE-2025-69225": (
+        "digits of other scripts in Range",
+        request("GET / HTTP/1.1", "Range: bytes=\xd9\xa0-\xd9\xa5"),
+        ['GET / ""'],
+    ),
     "CVE-2024-41671": (
-        "pipelined requests were answered out of order",
+        "pipelined requests were answered out of order; CVE-2023-46137 before",
         request("GET /a HTTP/1.1") + post("Content-Length: 5", body=b"hello") + request("GET /c HTTP/1.1"),
         ['GET /a ""', 'POST / "hello"', 'GET /c ""'],
     ),
@@ -210,6 +256,8 @@ def test_cve_2024_49768_nothing_is_served_behind_a_refusal(protocol_class: Any) 
 COSTLY: dict[str, tuple[bytes, int]] = {
     "CVE-2020-5236": (request("GET / HTTP/1.1", "X:" + " \t" * 30000 + "y"), 200),
     "CVE-2020-5236-host": (b"GET / HTTP/1.1\r\nHost: " + b"a." * 120 + b"[\r\n\r\n", 400),
+    "CVE-2018-12121": (request("GET / HTTP/1.1", "X: " + "y" * 8_000_000), 431),
+    "CVE-2025-67725": (request("GET / HTTP/1.1", *["X: " + "y" * 490] * 250), 200),
     "CVE-2025-69229": (chunked(b"1\r\nx\r\n" * 100_000 + b"0\r\n\r\n"), 200),
     "CVE-2024-22019": (chunked(b"5;" + b"x" * 1_000_000), 400),
     "CVE-2023-39326": (chunked(b"1;xxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxx\r\nx\r\n" * 20_000), 400),
@@ -231,7 +279,7 @@ def test_cost_is_bounded(number: str, implementation: str) -> None:
     assert time.process_time() - began < 20
 
 
-# CVE-2007-6750 (slowloris): heads that never end hold every connection. Tested with sockets in tests/e2e/test_limits.py.
+# CVE-2007-6750 (slowloris), CVE-2018-12122 and CVE-2019-5737 (Node.js): heads that never end hold every connection. Tested with sockets in tests/e2e/test_limits.py.
 def test_cve_2007_6750_a_head_that_never_ends_has_an_end(protocol_class: Any) -> None:
     async def main() -> None:
         protocol = connect(protocol_class, Answer(), now=100.0, loop=asyncio.get_running_loop())
@@ -271,7 +319,7 @@ def test_cve_2024_37890_too_many_fields_are_refused(protocol_class: Any) -> None
 # --- what an application sends, and what goes to the log ----------------------------------------------
 
 
-# CVE-2020-7695 (uvicorn), CVE-2018-1000164 (gunicorn), CVE-2020-5247 and CVE-2020-5249 (puma): CR and LF in the fields of
+# CVE-2020-7695 (uvicorn), CVE-2018-1000164 (gunicorn), CVE-2012-2374 (Tornado), CVE-2020-5247 and CVE-2020-5249 (puma): CR and LF in the fields of
 # a response made a second one of it.
 @pytest.mark.parametrize(
     "field",
@@ -292,6 +340,43 @@ def test_cve_2020_7695_response_is_not_split(protocol_class: Any, field: tuple[b
         responses = read_responses(protocol.transport.buffer)
         assert [response.status for response in responses] == [500]
         assert "set-cookie" not in responses[0].headers
+
+    asyncio.run(main())
+
+
+# CVE-2025-67724 (Tornado): the text behind the status was the application's, and went out as it was.
+@pytest.mark.parametrize("status", ["200 OK\r\nSet-Cookie: a=b", "200", b"200 OK", 200.5, True, None])
+def test_cve_2025_67724_status_is_a_number(protocol_class: Any, status: Any) -> None:
+    async def main() -> None:
+        protocol = connect(protocol_class, Answer(status=status), now=1.0, loop=asyncio.get_running_loop())
+        protocol.data_received(GET)
+        await settle()
+        responses = read_responses(protocol.transport.buffer)
+        assert [response.status for response in responses] == [500]
+        assert "set-cookie" not in responses[0].headers
+
+    asyncio.run(main())
+
+
+# CVE-2022-31015 (waitress): a connection that was lost while its response was written ended the server.
+def test_cve_2022_31015_connection_that_is_lost_takes_nobody_along(protocol_class: Any) -> None:
+    async def main() -> None:
+        goes_on = asyncio.Event()
+
+        async def app(scope: Any, receive: Any, send: Any) -> None:
+            await send({"type": "http.response.start", "status": 200, "headers": []})
+            await goes_on.wait()
+            for _ in range(3):
+                await send({"type": "http.response.body", "body": b"x", "more_body": True})
+
+        protocol = connect(protocol_class, app, now=1.0, loop=asyncio.get_running_loop())
+        protocol.data_received(GET)
+        await settle()
+        protocol.transport.close()
+        protocol.connection_lost(ConnectionResetError())
+        goes_on.set()
+        await settle()
+        assert protocol.server_state.tasks == set()
 
     asyncio.run(main())
 
@@ -335,6 +420,23 @@ def test_cve_2020_7694_access_log_is_not_written_by_clients(protocol_class: Any)
     assert text.isascii()
     assert all(line.isprintable() for line in text.splitlines())
     assert text.count("\n") <= 1
+
+
+# CVE-2025-47287 (Tornado), CVE-2025-69230 (aiohttp): each of many mistakes in one request wrote a line of its own.
+def test_cve_2025_69230_a_request_writes_one_line_at_most(
+    protocol_class: Any, caplog: pytest.LogCaptureFixture
+) -> None:
+    async def main() -> None:
+        protocol = connect(protocol_class, Answer(), now=1.0, loop=asyncio.get_running_loop())
+        protocol.data_received(request("GET / HTTP/1.1", *["Cookie: \xff=\xfe; a b=c"] * 200))
+        await settle()
+        assert [record for record in caplog.records if record.name.startswith("uvicorn")] == []
+        protocol.data_received((b"\x01\x02bad\r\n" * 1000 + b"\r\n") * 50)
+        await settle()
+
+    with caplog.at_level(logging.DEBUG):
+        asyncio.run(main())
+    assert len([record for record in caplog.records if record.name.startswith("uvicorn")]) == 1
 
 
 # CVE-2024-45614 (puma) once more: in the environment of WSGI, dashes and underscores are the same.
@@ -440,4 +542,5 @@ def test_cve_2026_48779_fragments_cost_what_they_weigh(engine: str) -> None:
 
 def test_every_number_is_one() -> None:
     numbers = [*REFUSED, *SERVED, *COSTLY]
-    assert all(re.match(r"CVE-[0-9]{4}-[0-9]{4,}", number) for number in numbers)
+    pattern = r"CVE-[0-9]{4}-[0-9]{4,}|GHSA(?:-[a-z0-9]{4}){3}"
+    assert all(re.match(pattern, number) for number in numbers)
