@@ -7,6 +7,7 @@ import contextlib
 import os
 import random
 import signal
+import socket
 import time
 from collections import Counter
 from collections.abc import Iterator
@@ -16,10 +17,12 @@ from tests.e2e.harness import Service
 from tests.soak.ledger import Kill, Ledger
 
 # How often each is chosen.
-USUAL = {"reload": 3, "recycle": 3, "kill": 4, "more": 2, "fewer": 2, "reopen": 1, "storm": 1}
+USUAL = {
+    "reload": 3, "restart": 2, "leave": 1, "kill": 4, "more": 2, "fewer": 2, "reopen": 1, "storm": 1,
+}  # fmt: skip
 # An upgrade replaces the master's program, and with it what the master's memory is compared with.
 WITH_UPGRADES = {**USUAL, "upgrade": 3}
-MOST = 6
+FEWEST, MOST = 2, 6
 
 
 class Disturbances:
@@ -27,6 +30,7 @@ class Disturbances:
 
     Args:
         service: What is disturbed.
+        control: Its control socket.
         ledger: Where a kill is entered.
         rng: What chooses.
         gap: The longest time between two of them, in seconds.
@@ -35,8 +39,11 @@ class Disturbances:
         done: How many there were of each.
     """
 
-    def __init__(self, service: Service, ledger: Ledger, rng: random.Random, gap: float) -> None:
+    def __init__(
+        self, service: Service, control: Path, ledger: Ledger, rng: random.Random, gap: float
+    ) -> None:
         self.service = service
+        self.control = control
         self.ledger = ledger
         self.rng = rng
         self.gap = gap
@@ -70,10 +77,20 @@ class Disturbances:
         return len(workers(self.service)) < MOST and self.signal(signal.SIGTTIN)
 
     def fewer(self) -> bool:
-        return self.signal(signal.SIGTTOU)
+        return len(workers(self.service)) > FEWEST and self.signal(signal.SIGTTOU)
 
-    def recycle(self) -> bool:
-        """A worker that is told to leave; limits do the same all the time."""
+    def restart(self) -> bool:
+        """As `uvicornctl restart` does it, without waiting for the answer. Limits do the same all the time."""
+        request = f"POST /v1/workers/{self.rng.randrange(1, MOST)}/restart HTTP/1.1\r\nHost: a\r\n\r\n"
+        with contextlib.suppress(OSError), socket.socket(socket.AF_UNIX) as sock:
+            sock.setblocking(False)
+            sock.connect(str(self.control))
+            sock.sendall(request.encode())
+            return True
+        return False
+
+    def leave(self) -> bool:
+        """A worker that somebody else tells to leave."""
         pid = self._one()
         with contextlib.suppress(ProcessLookupError):
             if pid is not None:

@@ -36,6 +36,7 @@ class Report:
         left: Processes of the session after the end.
         code: The exit code.
         log: All of it.
+        broken: Why the run could not go on.
     """
 
     seed: int
@@ -48,11 +49,14 @@ class Report:
     left: list[int] = field(default_factory=list)
     code: int = 0
     log: str = ""
+    broken: str = ""
     overload: Overload | None = None
 
     def problems(self) -> list[str]:
         """Everything that breaks a promise."""
         found = self.ledger.problems()
+        if self.broken:
+            found.append(f"the service did not get so far: {self.broken}")
         found += [
             f"{part}: not level: {each}"
             for part, samples in self.parts.items()

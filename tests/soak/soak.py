@@ -10,6 +10,8 @@ import signal
 import time
 from pathlib import Path
 
+import psutil
+
 from tests.e2e.harness import Service, wait_for
 from tests.soak.clients import NUMBERS, Client
 from tests.soak.disturbances import USUAL, WITH_UPGRADES, Disturbances, workers
@@ -19,12 +21,16 @@ from tests.soak.vitals import opened, sample
 
 WORKERS = 3
 CONFIG = "soak.yaml"
+CONTROL = "soak.ctl"
 SETTINGS = f"""
 app: tests.soak.app:app
 port: 0
 workers: {WORKERS}
 access_log: false
 timeout_graceful_shutdown: 20s
+# More are killed here in a minute than any service that is to go on should lose.
+limit_restarts: 1000
+control_socket: {CONTROL}
 """
 # Workers that are replaced all the time; without these lines they live as long as the service.
 RECYCLING = """
@@ -63,9 +69,13 @@ class Soak:
             async with asyncio.TaskGroup() as group:
                 for client in self._clients(service.port):
                     group.create_task(client.run())
-                await self._parts(service)
-                await self._come_to_rest(service)
-                self.ends.set()
+                try:
+                    await self._parts(service)
+                    await self._come_to_rest(service)
+                except (AssertionError, psutil.NoSuchProcess) as exc:
+                    self.report.broken = str(exc)
+                finally:
+                    self.ends.set()
             self.report.descriptors = (before, await asyncio.to_thread(self._descriptors, service, before))
             self.report.code = await asyncio.to_thread(self._end, service)
             self.report.left = service.session()
@@ -80,7 +90,7 @@ class Soak:
 
     async def _parts(self, service: Service) -> None:
         rng = random.Random(f"{self.report.seed}/disturbances")
-        disturbances = Disturbances(service, self.report.ledger, rng, self.gap)
+        disturbances = Disturbances(service, self.directory / CONTROL, self.report.ledger, rng, self.gap)
         self.report.done = disturbances.done
         began, seconds = time.monotonic(), self.report.seconds
         await self._part(service, "undisturbed", began + UNDISTURBED * seconds)
@@ -130,7 +140,8 @@ class Soak:
 
     @staticmethod
     def _end(service: Service) -> int:
-        service.send_signal(signal.SIGTERM)
+        with contextlib.suppress(ProcessLookupError):
+            service.send_signal(signal.SIGTERM)
         code = service.wait_exit(60)
         with contextlib.suppress(AssertionError):  # the report tells
             wait_for(lambda: not service.session(), "the end of every process of the session", 10)
