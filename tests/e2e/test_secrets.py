@@ -101,3 +101,39 @@ def test_password_is_masked_where_settings_are_shown(tmp_path: Path, files: tupl
         assert (done.returncode == 0) == (password == SECRET)
         assert SECRET not in done.stdout + done.stderr
         assert done.returncode or "ssl_keyfile_password" in done.stdout
+
+
+def test_credentials_of_log_handlers_are_masked_where_settings_are_shown(tmp_path: Path) -> None:
+    (tmp_path / "app.py").write_text(APP)
+    (tmp_path / "c.yaml").write_text(
+        "log_config:\n  version: 1\n  handlers:\n"
+        f"    mail: {{class: logging.handlers.SMTPHandler, mailhost: a, fromaddr: a, toaddrs: [b], subject: s, credentials: [u, {SECRET}]}}\n"
+    )
+    command = [sys.executable, "-m", "uvicorn", "app:app", "--config", "c.yaml", "--check-config"]
+    environ = {**os.environ, "PYTHONPATH": str(ROOT)}
+    done = subprocess.run(
+        command, cwd=tmp_path, env=environ, check=False, capture_output=True, text=True, timeout=60
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert "SMTPHandler" in done.stdout
+    assert SECRET not in done.stdout + done.stderr
+
+
+@pytest.mark.parametrize("unit", ["uvicorn.service", "uvicorn@.service"])
+def test_aborted_workers_of_the_units_leave_no_core_dump(unit: str) -> None:
+    assert "\nLimitCORE=0\n" in (ROOT / "deploy" / "systemd" / unit).read_text()
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="core dumps beside the application are Linux's")
+def test_aborted_worker_leaves_no_core_dump_under_that_limit(tmp_path: Path) -> None:
+    """That limit is enough: the master neither raises it, nor does a worker."""
+    prefix = ["/bin/sh", "-c", 'ulimit -c 0; exec "$@"', "sh"]
+    with Service(tmp_path, "--port", "0", "--workers", "1", through=prefix) as service:
+        service.wait_ready(1)
+        (worker,) = service.workers()
+        limits = Path(f"/proc/{worker}/limits").read_text()
+        assert next(line for line in limits.splitlines() if "core" in line).split()[4:6] == ["0", "0"]
+        os.kill(worker, signal.SIGABRT)
+        service.wait_ready(2)
+        assert "Fatal Python error: Aborted" in service.log
+        assert [*tmp_path.glob("core*")] == []

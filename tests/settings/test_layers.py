@@ -188,6 +188,23 @@ def test_secret_is_masked_where_it_is_shown() -> None:
     assert resolved.shown("port") == "8000"
 
 
+@pytest.mark.parametrize(
+    ("value", "shown"),
+    [
+        ({"credentials": ["user", "hunter2"], "port": 25}, {"credentials": MASK, "port": 25}),
+        ({"a": [{"API_KEY": "hunter2"}, ("x", 1)]}, {"a": [{"API_KEY": MASK}, ("x", 1)]}),
+        ({"Password": None, "tokens": 5, "author": "me"}, {"Password": None, "tokens": MASK, "author": "me"}),
+        ({"url": "amqp://user:hunter2@mq/a"}, {"url": f"amqp://user:{MASK}@mq/a"}),
+        ({"url": "http://mq:5672/a@b", 3: "x"}, {"url": "http://mq:5672/a@b", 3: "x"}),
+    ],
+)
+def test_secrets_within_a_value_are_masked_where_it_is_shown(value: Any, shown: Any) -> None:
+    resolved = merge([{"log_config": Raw({"version": 1, "handlers": value}, "a.yaml:1")}])
+    assert resolved.shown("log_config") == repr({"version": 1, "handlers": shown})
+    # Masked for whoever looks, not for whoever uses it.
+    assert resolved.values["log_config"]["handlers"] == value
+
+
 def test_secret_that_nobody_gave_is_shown_as_none() -> None:
     assert merge([]).shown("ssl_keyfile_password") == "None"
 

@@ -7,6 +7,7 @@ every layer is checked all the same, so that a mistake in the YAML file does not
 from __future__ import annotations
 
 import difflib
+import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -14,6 +15,11 @@ from typing import Any
 from uvicorn.settings.table import APP, BY_NAME, OPTIONS, Option
 
 MASK = "********"
+# Names under which programs keep what nobody should read, and passwords within URLs (RFC 3986 3.2.1).
+_SECRETIVE = re.compile(
+    r"passw|passphrase|pwd|secret|token|credential|api_?key|dsn|authori[sz]ation", re.IGNORECASE
+)
+_USERINFO = re.compile(r"(://[^/?#@:\s]*:)[^/?#@\s]*@")
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,7 +80,19 @@ class Resolved:
         value = self.values[name]
         if value is not None and name != APP.name and BY_NAME[name].secret:
             return MASK
-        return repr(value)
+        return repr(_without_secrets(value))
+
+
+def _without_secrets(value: Any) -> Any:
+    """A value whose parts, as far as their names tell, are masked: handlers of `log_config` log in somewhere."""
+    if isinstance(value, Mapping):
+        return {
+            name: MASK if part is not None and _SECRETIVE.search(str(name)) else _without_secrets(part)
+            for name, part in value.items()
+        }
+    if type(value) in (list, tuple):
+        return type(value)(map(_without_secrets, value))
+    return _USERINFO.sub(rf"\1{MASK}@", value) if isinstance(value, str) else value
 
 
 @dataclass(slots=True)
