@@ -101,7 +101,7 @@ def only_address(servers: Iterable[Any]) -> tuple[str, int] | None:
     """The address that every connection arrives at; None where it has to be asked for: with several sockets, or one
     on all interfaces."""
     names = [sock.getsockname() for server in servers for sock in server.sockets]
-    if len(names) != 1 or not isinstance(names[0], tuple) or names[0][0] in ("0.0.0.0", "::"):  # noqa: S104
+    if len(names) != 1 or not isinstance(names[0], tuple) or names[0][0] in ("0.0.0.0", "::"):  # noqa: S104 - to compare with, not to bind to
         return None
     host, port = names[0][:2]
     return str(host), int(port)
