@@ -331,6 +331,14 @@ def test_a_path_that_is_no_text_is_shown_all_the_same(rig: Rig) -> None:
     assert "  GET /\\xff, not begun" in stall_report(rig.server, 6)
 
 
+def test_a_client_that_a_header_names_writes_no_terminal_sequences(rig: Rig) -> None:
+    """X-Forwarded-For may be anything; C1 control characters are no ASCII, so the parsers let them pass."""
+    assert rig.server is not None
+    client = ("\x9b31m\u2028", 0)
+    rig.server.server_state.connections = {Connection(method="GET", raw_path=b"/", client=client)}
+    assert "  GET / from \\x9b31m\\u2028:0, not begun" in stall_report(rig.server, 6)
+
+
 def test_half_a_report_says_that_it_is_not_complete(rig: Rig) -> None:
     assert rig.server is not None
     rig.server.server_state.connections = {Connection(method="GET", raw_path=None)}

@@ -21,6 +21,7 @@ from typing import Any
 from uvicorn._ipc.channel import Kind, Sender, Wish, receive_what_came
 from uvicorn._ipc.scoreboard import Cell, Row
 from uvicorn._logconfig import reopen_or_complain
+from uvicorn.protocols._access import client_text
 from uvicorn.server import Server
 
 # More of a report than this is of no use to anybody.
@@ -171,7 +172,7 @@ def _requests(server: Server) -> Iterable[str]:
         client = scope.get("client")
         what = scope.get("method", "WebSocket")
         path = scope.get("raw_path", b"").decode("ascii", "backslashreplace")
-        peer = f" from {client[0]}:{client[1]}" if client else ""
+        peer = f" from {client_text(client)}" if client else ""
         age = f"for {now - cycle.started_at:.1f} s" if cycle.started_at else "not begun"
         lines.append(f"  {what} {path}{peer}, {age}\n")
     yield f"Requests in flight: {len(lines)}\n"
