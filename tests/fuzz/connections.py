@@ -13,6 +13,7 @@ import logging
 from collections.abc import Iterator
 from typing import Any
 
+from tests.fuzz.reading import cut, heads
 from tests.protocols.http.harness import IMPLEMENTATIONS, StrictTransport, read_responses, request, settle
 from tests.protocols.websockets.frames import BINARY, TEXT, close_frame, frame
 from tests.protocols.websockets.peer import HEADERS
@@ -34,16 +35,16 @@ class Application:
 
     def __init__(self) -> None:
         self.first = 0
-        self.methods: list[str] = []
+        self.calls: list[tuple[str, bytes]] = []
 
     def begin(self, first: int) -> None:
         self.first = first
-        self.methods = []
+        self.calls = []
 
     async def __call__(self, scope: Any, receive: Any, send: Any) -> None:
-        number = len(self.methods)
+        number = len(self.calls)
         way = (self.first + number) % 8
-        self.methods.append(scope.get("method", "WEBSOCKET"))
+        self.calls.append((scope.get("method", "GET"), scope["raw_path"]))
         if scope["type"] == "websocket":
             await self._websocket(way, receive, send)
         else:
@@ -171,7 +172,9 @@ async def _play(protocol_class: Any, how: int, packets: list[bytes]) -> None:
     assert not mistakes, mistakes
     assert not state.tasks, "a task that nobody waits for"
     assert not state.connections, "a connection that nobody has"
-    _look_at(transport.buffer, [*APPLICATION.methods])
+    expected = heads(protocol_class.codec_class, b"".join(packets))
+    assert all(called == sent for called, sent in zip(APPLICATION.calls, expected, strict=False)), expected
+    _look_at(transport.buffer, [method for method, _ in APPLICATION.calls])
 
 
 def _look_at(written: bytes, methods: list[str]) -> None:
@@ -189,8 +192,6 @@ def _look_at(written: bytes, methods: list[str]) -> None:
 
 def connection(data: bytes) -> None:
     """A connection is answered in order or refused, ends, and leaves nothing behind."""
-    from tests.fuzz.targets import cut
-
     how = data[1] if len(data) > 1 else 0
     packets, _ = cut(data[:1] + data[2:])
     before = logging.root.manager.disable

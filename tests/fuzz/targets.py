@@ -11,15 +11,14 @@ import re
 import tempfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Any
 
 import httptools
 
 from tests.fuzz import connections
+from tests.fuzz.reading import MAX_INPUT, cut, read
 from tests.protocols.http.cases import CORPUS, load
 from tests.protocols.websockets.frames import BINARY, CONT, PING, RSV1, TEXT, close_frame, deflated, frame
-from uvicorn.protocols.http._head import Refused, examine
 from uvicorn.protocols.http.h11_impl import H11Codec
 from uvicorn.protocols.http.httptools_impl import HttpToolsCodec
 from uvicorn.protocols.websockets._deflate import agree
@@ -28,9 +27,6 @@ from uvicorn.protocols.websockets.websockets_sansio_impl import WebSocketsEngine
 from uvicorn.protocols.websockets.wsproto_impl import WSProtoEngine
 from uvicorn.settings.layers import SettingsError, merge
 from uvicorn.settings.sources import from_yaml
-
-# The largest input that is looked at: beyond it nothing new happens, only slower.
-MAX_INPUT = 4096
 
 # llhttp takes several blanks between the words of a request line, which RFC 9112 3 allows; h11 does not.
 MORE_BLANKS = re.compile(rb"^[^\r\n]*  [^\r\n]*HTTP/|^[^\r\n]*HTTP/[^\r\n]* ", re.MULTILINE)
@@ -41,67 +37,7 @@ MORE_BLANKS = re.compile(rb"^[^\r\n]*  [^\r\n]*HTTP/|^[^\r\n]*HTTP/[^\r\n]* ", r
 OTHER_11 = re.compile(rb" (?:RTSP|ICE)/1\.1")
 
 
-def cut(data: bytes) -> tuple[list[bytes], bytes]:
-    """The packets that an input stands for, and their bytes joined."""
-    size = data[0] if data else 0
-    data = data[1:MAX_INPUT]
-    if not size:
-        return [data], data
-    return [data[at : at + size] for at in range(0, len(data), size)], data
-
-
 # --- HTTP ---------------------------------------------------------------------------------------------
-
-
-class Reader:
-    """Stands in for a connection: keeps what a codec reads, and decides about heads as a connection does."""
-
-    def __init__(self) -> None:
-        self.config = SimpleNamespace(limit_request_head=2048, h11_max_incomplete_event_size=2048)
-        self.client_goes_on = True
-        self.pipeline_full = False
-        self.complete: list[Any] = []
-        self.method = b""
-        self._head: Any = None
-        self._body = b""
-
-    def on_head(self, method: bytes, target: bytes, version: str, headers: Any, may_upgrade: bool) -> bool:
-        assert self._head is None, "a head in the middle of a request"
-        self.method = method
-        head = examine(method, target, version, headers)
-        assert not (head.path + head.query).translate(None, bytes(range(33, 127))), "bytes of no target"
-        for name, value in headers:
-            assert name, "an empty name"
-            assert name == name.lower()
-            assert not re.search(rb"[\0\r\n]", name + value), "a line end in a header field"
-        self.client_goes_on = head.keep_alive
-        self._head = (method, head.path, head.query, version, tuple(headers))
-        return False
-
-    def on_body(self, data: bytes) -> None:
-        assert self._head is not None, "body without a head"
-        self._body += data
-
-    def on_end(self) -> None:
-        assert self._head is not None, "the end of no request"
-        self.complete.append((*self._head, self._body))
-        self._head, self._body = None, b""
-
-    def on_upgrade(self, rest: bytes) -> None:
-        raise AssertionError("an upgrade that nobody has taken")
-
-
-def read(codec_class: Any, packets: list[bytes]) -> tuple[list[Any], bytes, bool]:
-    """The complete requests, the method of the last head, and whether it ended in a refusal."""
-    reader = Reader()
-    codec = codec_class(reader)
-    try:
-        for packet in packets:
-            codec.feed(packet)
-    except Refused as exc:
-        assert 400 <= exc.status <= 505
-        return reader.complete, reader.method, True
-    return reader.complete, reader.method, False
 
 
 @functools.cache

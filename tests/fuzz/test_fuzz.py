@@ -11,7 +11,7 @@ import pytest
 from tests.fuzz.blind import Finding, mutate
 from tests.fuzz.targets import TARGETS, found
 
-MUTATIONS = {"http": 3000, "connection": 1000, "websockets": 2000, "yaml": 300}
+MUTATIONS = {"http": 3000, "connection": 400, "websockets": 2000, "yaml": 300}
 ROOT = Path(__file__).parents[2]
 
 
