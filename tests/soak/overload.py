@@ -1,9 +1,12 @@
 """More load than the workers can serve: what is refused is refused quickly, what is accepted is answered.
 
-The workers' capacity does not depend on the machine: an answer takes a fixed time that is only waited for, and
+Requests (`overload`): the workers' capacity does not depend on the machine: an answer takes a fixed time that is only waited for, and
 `limit_concurrency` says how many may be waited for at the same time. Requests come at fixed moments, four times as many
 as that allows, each on a connection of its own, whatever has become of those before (an open loop: clients that wait
 for one another would offer less just when there is too much).
+
+Connections (`crowd`): four times as many clients come as `limit_connections` allows. Those that are let in stay, and all their
+requests are answered, until everybody has come.
 """
 
 from __future__ import annotations
@@ -113,3 +116,87 @@ async def one(client: Client, result: Overload) -> None:
         result.refused.append(time.monotonic() - began)
     else:
         client.judge(wire, reply, target, None, began)
+
+
+# --- connections --------------------------------------------------------------------------------------
+
+CONNECTIONS = 20
+CLIENTS = TIMES * WORKERS * CONNECTIONS
+# A client that was let in asks at least so often.
+ASKS = 5
+
+
+@dataclass
+class Crowd:
+    """What came of it.
+
+    Attributes:
+        ledger: The requests of those who were let in.
+        let_in: How many clients were.
+        refused: How long each 503 took, from before the connection, in seconds.
+    """
+
+    ledger: Ledger = field(default_factory=Ledger)
+    let_in: int = 0
+    refused: list[float] = field(default_factory=list)
+
+    def problems(self) -> list[str]:
+        found = [f"crowd: {problem}" for problem in self.ledger.problems()]
+        if self.let_in + len(self.refused) != CLIENTS:
+            found.append("crowd: clients without any outcome")
+        if not CONNECTIONS <= self.let_in <= WORKERS * CONNECTIONS:
+            found.append(f"crowd: {self.let_in} were let in at the same time")
+        if self.ledger.answered["crowd"] < ASKS * self.let_in:
+            found.append("crowd: who was let in was not served")
+        return found
+
+    def __str__(self) -> str:
+        times = sorted(self.refused) or [0.0]
+        return (
+            f"{CLIENTS} clients, {TIMES} times what {WORKERS} workers with limit_connections {CONNECTIONS} take; {self.let_in} "
+            f"let in, with {self.ledger.answered['crowd']} answers, {len(self.refused)} refused with 503 (median "
+            f"{statistics.median(times) * 1000:.0f} ms, most {times[-1] * 1000:.0f} ms), {len(self.ledger.failures)} failed"
+        )
+
+
+async def crowd(directory: Path, seed: int, arguments: tuple[str, ...] = ()) -> Crowd:
+    """Start a service, let everybody come, and stop the service."""
+    options = ("--port", "0", "--workers", str(WORKERS), "--limit-connections", str(CONNECTIONS))
+    result = Crowd()
+    with Service(directory, *options, "--no-access-log", *arguments, app="tests.soak.app:app") as service:
+        await asyncio.to_thread(service.wait_ready, WORKERS)
+        client = Client("crowd", service.port, result.ledger, random.Random(f"{seed}/crowd"), asyncio.Event())
+        all_came = asyncio.Event()
+        async with asyncio.TaskGroup() as group:
+            for _ in range(CLIENTS):
+                group.create_task(come(client, result, all_came))
+        await asyncio.to_thread(service.stop)
+    return result
+
+
+async def come(client: Client, result: Crowd, all_came: asyncio.Event) -> None:
+    """One client: let in, and then it stays; or refused."""
+    began = time.monotonic()
+    wire = await client.open()
+    if wire is None:
+        return
+    with contextlib.closing(wire):
+        target = client.target("/plain", 1000)
+        try:
+            await wire.send(f"GET {target} HTTP/1.1\r\nHost: localhost\r\n\r\n".encode())
+            reply = await wire.reply()
+        except Lost as exc:
+            client.ledger.failed(client.kind, str(exc), wire.connection, began, time.monotonic())
+            return
+        if reply.status == 503:
+            result.refused.append(time.monotonic() - began)
+        else:
+            result.let_in += client.judge(wire, reply, target, None, began)
+        if result.let_in + len(result.refused) + len(client.ledger.failures) >= CLIENTS:
+            all_came.set()
+        asked = 1
+        while reply.status == 200 and (asked < ASKS or not all_came.is_set()):
+            asked += await client.ask(wire, client.target("/plain", 1000))
+            await asyncio.sleep(0.05)
+            if not wire.usable:
+                break

@@ -7,7 +7,7 @@ from collections import Counter
 from dataclasses import dataclass, field
 
 from tests.soak.ledger import Ledger
-from tests.soak.overload import Overload
+from tests.soak.overload import Crowd, Overload
 from tests.soak.vitals import Level, Sample, levels
 
 # What a log must not have, whatever is done to a service.
@@ -51,6 +51,7 @@ class Report:
     log: str = ""
     broken: str = ""
     overload: Overload | None = None
+    crowd: Crowd | None = None
 
     def problems(self) -> list[str]:
         """Everything that breaks a promise."""
@@ -73,8 +74,9 @@ class Report:
         if not self.ledger.answered:
             found.append("nothing was answered")
         found += [f"in the log: {line}" for line in UNWANTED.findall(self.log)[:20]]
-        if self.overload is not None:
-            found += self.overload.problems()
+        for part in (self.overload, self.crowd):
+            if part is not None:
+                found += part.problems()
         return found
 
     def _rises(self, each: Level) -> bool:
@@ -110,8 +112,7 @@ class Report:
             f"descriptors of workers before the first client: {before}, after the last: {after}",
             f"exit code {self.code}, processes left: {len(self.left)}",
         ]
-        if self.overload is not None:
-            lines.append(f"overload: {self.overload}")
+        lines += [f"overload: {part}" for part in (self.overload, self.crowd) if part is not None]
         lines += [f"PROBLEM: {problem}" for problem in self.problems()] or ["no problem"]
         return "\n".join(lines)
 

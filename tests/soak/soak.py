@@ -15,7 +15,7 @@ import psutil
 from tests.e2e.harness import Service, wait_for
 from tests.soak.clients import NUMBERS, Client
 from tests.soak.disturbances import USUAL, WITH_UPGRADES, Disturbances, workers
-from tests.soak.overload import overload
+from tests.soak.overload import crowd, overload
 from tests.soak.report import Report, Tolerance
 from tests.soak.vitals import opened, sample
 
@@ -160,4 +160,5 @@ async def soak(
     report = Report(seed, seconds, tolerance)
     await Soak(directory, report, gap, arguments).run()
     report.overload = await overload(directory, max(5.0, min(60.0, seconds / 10)), seed, arguments)
+    report.crowd = await crowd(directory, seed, arguments)
     return report
