@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
+import ssl
 import threading
 from collections import Counter
 from types import TracebackType
-from typing import Self
+from typing import Any, Self
 
 REQUEST = b"GET %b HTTP/1.1\r\nHost: localhost\r\n%b\r\n"
 
@@ -19,6 +21,7 @@ class Load:
         clients: How many at the same time.
         keep_alive: Whether a client keeps its connection as long as the server lets it.
         path: What to ask for.
+        tls: How to speak TLS, for "localhost".
 
     Attributes:
         answers: How many good answers there were.
@@ -26,11 +29,19 @@ class Load:
             kept one did not), "cut" (in the middle of an answer), or the status.
     """
 
-    def __init__(self, port: int, clients: int = 8, keep_alive: bool = True, path: str = "/") -> None:
+    def __init__(
+        self,
+        port: int,
+        clients: int = 8,
+        keep_alive: bool = True,
+        path: str = "/",
+        tls: ssl.SSLContext | None = None,
+    ) -> None:
         self.answers = 0
         self.failures: Counter[str] = Counter()
         self._port = port
         self._clients = clients
+        self._tls: dict[str, Any] = {"ssl": tls, "server_hostname": "localhost"} if tls else {}
         self._keep_alive = keep_alive
         self._request = REQUEST % (path.encode(), b"" if keep_alive else b"Connection: close\r\n")
         self._stop = threading.Event()
@@ -52,7 +63,7 @@ class Load:
     async def _client(self) -> None:
         while not self._stop.is_set():
             try:
-                reader, writer = await asyncio.open_connection("127.0.0.1", self._port)
+                reader, writer = await asyncio.open_connection("127.0.0.1", self._port, **self._tls)
             except OSError:
                 self.failures["refused"] += 1
                 await asyncio.sleep(0.01)
@@ -61,6 +72,10 @@ class Load:
                 await self._requests(reader, writer)
             finally:
                 writer.close()
+                if self._tls:
+                    # TLS says goodbye first, and waits for an answer, also when the loop is about to end.
+                    with contextlib.suppress(OSError):
+                        await writer.wait_closed()
 
     async def _requests(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         used = False
