@@ -27,7 +27,8 @@ SOAK_ARGUMENTS ?=
 # How many messages a case of many has in `make autobahn`.
 MESSAGES ?= 100
 
-.PHONY: help serve test check fuzz day soak corpus-count audit format generate clean autobahn systemd-test bench bench-full
+
+.PHONY: help serve test check fuzz day soak corpus-count audit format generate clean autobahn systemd-test bench bench-full guard
 
 help:
 	@echo "make serve     run examples/ under a master with two workers"
@@ -39,6 +40,7 @@ help:
 	@echo "make soak      all kinds of clients and disturbances at once, SOAK_SECONDS=600; prints a report"
 	@echo "make autobahn  hold every WebSocket implementation to RFC 6455 and RFC 7692; MESSAGES=1000 for Autobahn's counts"
 	@echo "make bench     compare with uvicorn, granian, gunicorn and hypercorn, in a few minutes; make bench-full: all of it"
+	@echo "make guard     what the request path costs in the process, beside the recorded figure; some seconds"
 	@echo "make audit     look for published weaknesses of what is installed; needs the network"
 	@echo "make format    format the code"
 	@echo "make generate  write docs/settings.md and the JSON Schema again"
@@ -130,6 +132,10 @@ bench-full: $(VENV)/.bench
 # Strict: what could not be looked up was not audited. The second looks for what bandit looks for, but for assert, which
 # states here what the type checker cannot know, and decides nothing.
 audit: $(VENV)/.serve $(VENV)/.check
+guard: $(VENV)/.test
+	@$(BIN)/python -m bench guard
+
+audit: $(VENV)/.serve
 	@$(PIP) install --group audit
 	@$(BIN)/python -m pip --quiet freeze --local --exclude-editable >$(VENV)/installed.txt
 	$(BIN)/pip-audit --strict --no-deps --disable-pip --requirement $(VENV)/installed.txt

@@ -18,6 +18,7 @@ from typing import Any
 
 from bench.contenders import CONTENDERS
 from bench.environments import ROOT
+from bench.guard import guard
 from bench.loading import WRK
 from bench.measure import measure
 from bench.report import report
@@ -108,6 +109,13 @@ def main() -> None:
     running.add_argument("--seconds", type=int, default=1, help="of each round")
     running.add_argument("--out", type=Path, default=RESULTS, help="directory of samples and report")
     running.set_defaults(command=run)
+    guarding = commands.add_parser(
+        "guard", help="what the request path costs in the process, beside the recorded figure"
+    )
+    guarding.add_argument("--processes", type=int, default=7, help="whose median counts")
+    guarding.add_argument("--blocks", type=int, default=30, help="of ten turns for each case in each process")
+    guarding.add_argument("--record", action="store_true", help="keep the figures, to compare with")
+    guarding.set_defaults(command=lambda options: guard(options.processes, options.blocks, options.record))
     listing = commands.add_parser("list", help="what can be named")
     listing.set_defaults(command=show)
     options = parser.parse_args()

@@ -9,13 +9,16 @@ its throughput says less; the CPU of the server is the same.
 from __future__ import annotations
 
 import asyncio
+import itertools
 import json
+import random
 import ssl
 import struct
 import sys
 import time
 import zlib
 from collections import Counter
+from collections.abc import Iterator
 from typing import Any
 
 import httptools
@@ -71,8 +74,7 @@ class Client(asyncio.Protocol):
         self.used = False
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        assert isinstance(transport, asyncio.Transport)
-        self.transport = transport
+        self.transport: Any = transport
         self.start()
 
     def start(self) -> None:
@@ -107,13 +109,8 @@ class Client(asyncio.Protocol):
 class HttpClient(Client):
     def start(self) -> None:
         self.parser = httptools.HttpResponseParser(self)
-        load = self.run.load
-        lines = [f"{load.method} {load.path} HTTP/1.1", "Host: localhost", *load.headers]
-        lines += ["Connection: close"] * load.close
-        lines += [f"Content-Length: {load.body}"] * bool(load.body)
-        self.data = ("\r\n".join(lines) + "\r\n\r\n").encode() + b"x" * load.body
-        self.data *= load.pipeline
-        self.ask(self.data, load.pipeline)
+        self.data = requests(self.run.load)
+        self.ask(next(self.data), self.run.load.pipeline)
 
     def data_received(self, data: bytes) -> None:
         self.run.received += len(data)
@@ -128,9 +125,23 @@ class HttpClient(Client):
             self.run.failures["status"] += 1
         if self.answered():
             if self.parser.should_keep_alive() and not self.run.load.close:
-                self.ask(self.data, self.run.load.pipeline)
+                self.ask(next(self.data), self.run.load.pipeline)
             else:
                 self.transport.close()
+
+
+def requests(load: Load) -> Iterator[bytes]:
+    """What a connection sends, one write after the other."""
+    lines = ["Host: localhost", *load.headers, *["Connection: close"] * load.close]
+    lines += [f"Content-Length: {load.body}"] * bool(load.body)
+    rest = ("\r\n".join(lines) + "\r\n\r\n").encode() + b"x" * load.body
+    start = f"{load.method} {load.path}".encode()
+    if load.vary == "nothing":
+        yield from itertools.repeat((b"%b HTTP/1.1\r\n%b" % (start, rest)) * load.pipeline)
+    start += b"&n=" if b"?" in start else b"?n="
+    for number in itertools.count(random.getrandbits(32)):
+        other = b"X-Request-Id: %032x\r\n" % number if load.vary == "head" else b""
+        yield b"%b%d HTTP/1.1\r\n%b%b" % (start, number, other, rest) * load.pipeline
 
 
 class WebSocketClient(Client):

@@ -39,7 +39,7 @@ def wrk(load: Load, port: int, seconds: int, tls: bool) -> list[str]:
     headers = [*load.headers, *(["Connection: close"] if load.close else [])]
     line = [WRK, "--threads", "1", "--connections", str(load.connections), "--duration", f"{seconds}s"]
     line += ["--timeout", "5s", "--script", str(SCRIPT), url, "--"]
-    return [*line, load.method, str(load.body), str(load.pipeline), *headers]
+    return [*line, load.method, str(load.body), str(load.pipeline), load.vary, *headers]
 
 
 def own(load: Load, port: int, seconds: int, tls: bool) -> list[str]:

@@ -33,6 +33,8 @@ class Load:
         pipeline: Requests in one write.
         close: Whether each request has a connection of its own.
         deflate: Whether the client offers permessage-deflate.
+        vary: What is another in each request: "nothing"; "line", the query; "head", that and an X-Request-Id. Servers may
+            remember what comes again, and clients differ in how much does.
     """
 
     kind: str = "http"
@@ -44,6 +46,7 @@ class Load:
     pipeline: int = 1
     close: bool = False
     deflate: bool = False
+    vary: str = "nothing"
 
 
 @dataclass(frozen=True)
@@ -85,6 +88,16 @@ def websocket(name: str, title: str, body: int, target: float, deflate: bool = F
 REQUESTS = (
     Scenario("hello", "1 hello, 13 bytes", target=0.45, quick=True),
     Scenario("browser", "2 a browser's headers", Load(headers=BROWSER), target=0.50, quick=True),
+    Scenario(
+        "other-lines", "2 a browser's headers, another query each time", Load(headers=BROWSER, vary="line")
+    ),
+    Scenario(
+        "other-heads",
+        "2 a browser's headers, another query and X-Request-Id each time",
+        Load(headers=BROWSER, vary="head"),
+        target=0.50,
+        quick=True,
+    ),
     Scenario("starlette", "3 Starlette, JSON", Load(path="/items/7"), "frameworks:starlette", target=0.70),
     Scenario(
         "fastapi", "3 FastAPI, JSON", Load(path="/items/7?q=a"), "frameworks:fastapi", target=0.85, quick=True

@@ -1,20 +1,31 @@
 -- Requests as the scenario wants them, and one line of JSON at the end.
--- Arguments after "--": method, bytes of body, requests in one write, then headers as "Name: value".
+-- Arguments after "--": method, bytes of body, requests in one write, what varies ("nothing", "line", "head"), then
+-- headers as "Name: value".
+
+-- More than any server remembers.
+local VARIANTS = 8192
 
 function init(arguments)
   wrk.method = arguments[1]
   local size, pipeline = tonumber(arguments[2]), tonumber(arguments[3])
-  for i = 4, #arguments do
+  for i = 5, #arguments do
     local name, value = arguments[i]:match("^(.-): (.*)$")
     wrk.headers[name] = value
   end
   if size > 0 then wrk.body = string.rep("x", size) end
-  local one = wrk.format()
-  whole = string.rep(one, pipeline)
+  local vary = arguments[4]
+  whole, count, at = {}, vary == "nothing" and 1 or VARIANTS, 0
+  for i = 1, count do
+    local path = wrk.path
+    if vary ~= "nothing" then path = path .. (path:find("?", 1, true) and "&" or "?") .. "n=" .. i end
+    if vary == "head" then wrk.headers["X-Request-Id"] = string.format("%032x", i * 2654435761) end
+    whole[i] = string.rep(wrk.format(nil, path), pipeline)
+  end
 end
 
 function request()
-  return whole
+  at = at % count + 1
+  return whole[at]
 end
 
 function done(summary, latency, requests)
