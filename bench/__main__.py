@@ -20,19 +20,26 @@ from bench.contenders import CONTENDERS
 from bench.environments import ROOT
 from bench.guard import guard
 from bench.loading import WRK
-from bench.measure import measure
+from bench.measure import measure, probe
+from bench.probes import PROBES
 from bench.report import report
 from bench.scenarios import SCENARIOS
 
+# A probe starts a server each time, and most take seconds.
+MOST_PROBES = 3
 RESULTS = ROOT / "build" / "bench"
 
 
 def titles() -> dict[str, str]:
-    return {each.name: each.title for each in (*CONTENDERS.values(), *SCENARIOS.values())}
+    return {each.name: each.title for each in (*CONTENDERS.values(), *SCENARIOS.values(), *PROBES.values())}
 
 
 def targets() -> dict[str, float | None]:
     return {each.name: each.target for each in SCENARIOS.values()}
+
+
+def written(found: dict[str, Any]) -> str:
+    return report(found, titles(), targets(), {each.name: each.targets for each in PROBES.values()})
 
 
 def machine() -> dict[str, Any]:
@@ -50,7 +57,8 @@ def machine() -> dict[str, Any]:
 
 
 def run(options: argparse.Namespace) -> None:
-    chosen = chosen_from(SCENARIOS, options.scenarios, [n for n, each in SCENARIOS.items() if each.quick])
+    known = {**SCENARIOS, **PROBES}
+    chosen = chosen_from(known, options.scenarios, [name for name, each in known.items() if each.quick])
     contenders = chosen_from(CONTENDERS, options.contenders, list(CONTENDERS))
     found: dict[str, Any] = {
         "date": time.strftime("%Y-%m-%d"),
@@ -59,25 +67,30 @@ def run(options: argparse.Namespace) -> None:
         "rounds": options.rounds,
         "seconds": options.seconds,
         "contenders": contenders,
-        "scenarios": chosen,
+        "scenarios": [name for name in chosen if name in SCENARIOS],
+        "probes": [name for name in chosen if name in PROBES],
         "versions": {name: CONTENDERS[name].versions() for name in contenders},
         "failures": {},
         "samples": [],
+        "probed": [],
     }
     options.out.mkdir(parents=True, exist_ok=True)
+    servers = [CONTENDERS[each] for each in contenders]
     for name in chosen:
         print(f"{name} ", end="", file=sys.stderr, flush=True)
-        samples, failures = measure(
-            SCENARIOS[name], [CONTENDERS[each] for each in contenders], options.rounds, options.seconds
-        )
-        found["samples"] += samples
+        if name in SCENARIOS:
+            samples, failures = measure(SCENARIOS[name], servers, options.rounds, options.seconds)
+            found["samples"] += samples
+        else:
+            samples, failures = probe(PROBES[name], servers, min(options.rounds, MOST_PROBES))
+            found["probed"] += samples
         if failures:
             found["failures"][name] = failures
         found["machine"]["load"][1] = os.getloadavg()[0]
         print(file=sys.stderr)
         # What is there is kept, whatever ends the run.
         (options.out / "samples.json").write_text(json.dumps(found, indent=1))
-        (options.out / "report.md").write_text(report(found, titles(), targets()))
+        (options.out / "report.md").write_text(written(found))
     print((options.out / "report.md").read_text())
     print(f"Raw samples: {options.out / 'samples.json'}", file=sys.stderr)
 
@@ -93,7 +106,7 @@ def chosen_from(known: dict[str, Any], text: str, default: list[str]) -> list[st
 
 
 def show(options: argparse.Namespace) -> None:
-    for each in (*CONTENDERS.values(), *SCENARIOS.values()):
+    for each in (*CONTENDERS.values(), *SCENARIOS.values(), *PROBES.values()):
         print(f"{each.name:20} {each.title}")
 
 

@@ -48,6 +48,8 @@ class Contender:
         packages: What its environment has; none, and it runs in this one.
         command: The command line for a launch.
         cannot: Names of scenarios, or of what scenarios need, that make no sense with it.
+        tells_start_up: Whether it runs applications, whose start-up is seen in its log.
+        reloads: Whether SIGHUP puts new workers in the place of the old ones.
     """
 
     name: str
@@ -55,6 +57,8 @@ class Contender:
     packages: tuple[str, ...]
     command: Callable[[Launch], list[str]]
     cannot: frozenset[str] = frozenset()
+    tells_start_up: bool = True
+    reloads: bool = True
 
     def python(self) -> Path:
         return environment(self.name, self.packages) if self.packages else Path(sys.executable)
@@ -70,6 +74,7 @@ def ours(launch: Launch) -> list[str]:
 
 def uvicorn(launch: Launch) -> list[str]:
     command = [str(launch.python), "-m", "uvicorn", launch.app, "--port", str(launch.port)]
+    command += ["--timeout-keep-alive", "60"]
     command += ["--workers", str(launch.workers)] if launch.workers > 1 else []
     command += [] if launch.access_log else ["--no-access-log"]
     if launch.tls:
@@ -145,8 +150,10 @@ CONTENDERS = {
             ("gunicorn", "uvicorn-worker", "uvicorn[standard]", *FRAMEWORKS),
             gunicorn("uvicorn_worker.UvicornWorker"),
         ),
-        Contender("hypercorn", "hypercorn", ("hypercorn", "uvloop", *FRAMEWORKS), hypercorn),
-        Contender("floor", "floor: read, write", (), floor(), FLOOR_CANNOT | {"pipelining", "connections"}),
-        Contender("floor-parse", "floor: with httptools", (), floor("parse"), FLOOR_CANNOT),
+        Contender("hypercorn", "hypercorn", ("hypercorn", "uvloop", *FRAMEWORKS), hypercorn, reloads=False),
+        Contender(
+            "floor", "floor: read, write", (), floor(), FLOOR_CANNOT | {"pipelining", "connections"}, False
+        ),
+        Contender("floor-parse", "floor: with httptools", (), floor("parse"), FLOOR_CANNOT, False),
     )
 }

@@ -22,6 +22,10 @@ GRACE = 20.0
 def run_load(load: Load, port: int, seconds: int, tls: bool = False) -> dict[str, Any]:
     """What wrk.lua prints: requests, seconds, bytes, latencies in milliseconds, failures by kind."""
     command = wrk(load, port, seconds, tls) if WRK and load.kind == "http" else own(load, port, seconds, tls)
+    return finished(command, seconds)
+
+
+def finished(command: list[str], seconds: int) -> dict[str, Any]:
     done = subprocess.run(
         command, cwd=ROOT, capture_output=True, text=True, check=False, timeout=seconds + GRACE
     )
@@ -31,6 +35,11 @@ def run_load(load: Load, port: int, seconds: int, tls: bool = False) -> dict[str
     result = json.loads(lines[-1])
     result["failures"] = {kind: count for kind, count in result["failures"].items() if count}
     return dict(result)
+
+
+def own_load(load: Load, port: int, seconds: int) -> dict[str, Any]:
+    """By our client in any case, which tells apart what fails how."""
+    return finished(own(load, port, seconds, False), seconds)
 
 
 def wrk(load: Load, port: int, seconds: int, tls: bool) -> list[str]:

@@ -7,6 +7,7 @@ from typing import Any
 
 from bench.contenders import Contender
 from bench.loading import run_load
+from bench.probes import Probe
 from bench.running import CannotRun, Server, servers
 from bench.scenarios import Scenario
 from bench.tls import certificate
@@ -38,6 +39,26 @@ def measure(
                 except (CannotRun, ZeroDivisionError) as exc:
                     failures[server.contender.name] = str(exc)
             print(".", end="", file=sys.stderr, flush=True)
+    return samples, failures
+
+
+def probe(look: Probe, contenders: list[Contender], rounds: int) -> tuple[list[Sample], dict[str, str]]:
+    """The same for what is no load: one contender at a time, all of them in each round."""
+    failures: dict[str, str] = {}
+    samples: list[Sample] = []
+    for number in range(rounds):
+        for contender in contenders:
+            if contender.name in failures or not look.possible(contender.cannot):
+                continue
+            try:
+                figures = look.take(contender)
+            except (CannotRun, OSError) as exc:
+                failures[contender.name] = str(exc) or type(exc).__name__
+                continue
+            samples.append(
+                {"scenario": look.name, "contender": contender.name, "round": number, "figures": figures}
+            )
+        print(".", end="", file=sys.stderr, flush=True)
     return samples, failures
 
 

@@ -42,6 +42,8 @@ def versus(
 
 def number(value: float) -> str:
     """Three digits, or the whole number."""
+    if value == 0:
+        return "0"
     if value >= 100:
         return f"{value:,.0f}"
     return f"{value:.1f}" if value >= 10 else f"{value:.2f}"
@@ -108,6 +110,26 @@ def summary(run: Run, titles: dict[str, str], targets: dict[str, float | None]) 
     return table([*header, "of uvicorn", "target", "of granian"], rows)
 
 
+def probe_table(run: Run, probe: str, titles: dict[str, str], targets: dict[str, str]) -> str:
+    """All figures of all contenders: the median, and the least and the most of several rounds."""
+    found = [each for each in run["probed"] if each["scenario"] == probe]
+    fields = list(dict.fromkeys(field for each in found for field in each["figures"]))
+    rows = []
+    for contender in run["contenders"]:
+        mine = [each["figures"] for each in found if each["contender"] == contender]
+        if mine:
+            cells = [spread([figures[field] for figures in mine]) for field in fields]
+            rows.append([titles.get(contender, contender), *cells])
+    if targets:
+        rows.append(["target", *(targets.get(field, "") for field in fields)])
+    return table(["server", *fields], rows)
+
+
+def spread(samples: Sequence[float]) -> str:
+    middle = number(figure(samples).median)
+    return middle if len(samples) == 1 else f"{middle} ({number(min(samples))} to {number(max(samples))})"
+
+
 def missing(run: Run, titles: dict[str, str]) -> str:
     lines = [
         f"* {titles.get(scenario, scenario)}: {titles.get(name, name)}: {reason.splitlines()[0]}"
@@ -130,15 +152,24 @@ def conditions(run: Run) -> str:
     )
 
 
-def report(run: Run, titles: dict[str, str], targets: dict[str, float | None]) -> str:
-    parts = [
-        conditions(run),
-        EXPLANATION,
-        summary(run, titles, targets),
-    ]
+def report(
+    run: Run,
+    titles: dict[str, str],
+    targets: dict[str, float | None],
+    probe_targets: dict[str, dict[str, str]],
+) -> str:
+    parts = [conditions(run)]
+    if run["samples"]:
+        parts += [EXPLANATION, summary(run, titles, targets)]
     for scenario in run["scenarios"]:
         if any(each["scenario"] == scenario for each in run["samples"]):
             parts += [f"### {titles.get(scenario, scenario)}", scenario_table(run, scenario, titles)]
+    for probe in run["probes"]:
+        if any(each["scenario"] == probe for each in run["probed"]):
+            parts += [
+                f"### {titles.get(probe, probe)}",
+                probe_table(run, probe, titles, probe_targets.get(probe, {})),
+            ]
     if lost := missing(run, titles):
         parts += ["Not measured:", lost]
     return "\n\n".join(parts) + "\n"

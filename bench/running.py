@@ -109,11 +109,11 @@ class Server:
         return self.log_path.read_text(errors="replace")
 
     def wait_answer(self) -> None:
-        self._wait(lambda: answers(self.port, self.launch.tls is not None), "an answer")
+        self._wait(lambda: answers(self.port, self.launch.tls is not None), "answer")
 
     def wait_workers(self, count: int) -> None:
         """Until so many workers have run the application's start-up."""
-        self._wait(lambda: self.log.count(READY) >= count, f"{count} workers")
+        self._wait(lambda: self.log.count(READY) >= count, f"start-up of {count} workers")
 
     def _wait(self, condition: object, what: str) -> None:
         assert callable(condition)
@@ -194,12 +194,12 @@ def free_port() -> int:
 
 
 def answers(port: int, tls: bool) -> bool:
-    """Whether somebody answers there; with TLS, whether somebody accepts and does not close at once."""
+    """Whether somebody answers there, with any status; with TLS, whether somebody accepts and does not close at once."""
     with contextlib.suppress(OSError), socket.create_connection(("127.0.0.1", port), timeout=5) as client:
         if tls:
             return True
-        client.sendall(b"GET /pid HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n")
-        return client.recv(100).startswith(b"HTTP/1.1 200")
+        client.sendall(b"GET / HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n")
+        return client.recv(100).startswith(b"HTTP/1.1 ")
     return False
 
 

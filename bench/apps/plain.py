@@ -1,5 +1,6 @@
 """The application without a framework: what is measured with it is the server."""
 
+import asyncio
 import os
 import sys
 
@@ -49,6 +50,12 @@ async def pid(scope, receive, send):
     await answer(send, str(os.getpid()).encode())
 
 
+async def slow(scope, receive, send):
+    """`?0.5` answers after half a second."""
+    await asyncio.sleep(float(scope["query_string"] or b"0.005"))
+    await answer(send, b"slow answer")
+
+
 async def post(scope, receive, send):
     """Reads the body as frameworks do, joined at the end, and answers with its length."""
     chunks = []
@@ -96,4 +103,4 @@ async def echo(receive, send):
             await send({"type": "websocket.send", "text": message["text"]})
 
 
-ROUTES = {"/pid": pid, "/post": post, "/upload": upload, "/download": download}
+ROUTES = {"/pid": pid, "/slow": slow, "/post": post, "/upload": upload, "/download": download}

@@ -1,0 +1,239 @@
+"""What is not a load: idle servers, idle connections, who gets how many of the connections.
+
+A probe starts a contender, looks at it, and returns figures by name.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import resource
+import socket
+import time
+from collections import Counter
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+
+from bench import lifecycle
+from bench.contenders import Contender
+from bench.figures import fairness
+from bench.running import PATIENCE, Server, usage
+
+PLAIN = "plain:app"
+PID = b"GET /pid HTTP/1.1\r\nHost: localhost\r\n\r\n"
+CONNECTIONS = 5000
+# Whatever a start leaves to do is done by then.
+SETTLE = 2.0
+WATCHED = 5.0
+
+Figures = dict[str, float]
+
+
+@dataclass(frozen=True)
+class Probe:
+    """One of them.
+
+    Attributes:
+        name: For the command line and in samples.
+        title: For people.
+        take: Returns the figures of one run.
+        targets: What this server should reach, by figure.
+        needs: Names that a contender may have among what it cannot do.
+        quick: Whether it is part of the short run.
+    """
+
+    name: str
+    title: str
+    take: Callable[[Contender], Figures]
+    targets: dict[str, str]
+    needs: frozenset[str] = frozenset({"workers"})
+    quick: bool = False
+
+    def possible(self, cannot: frozenset[str]) -> bool:
+        return not cannot & (self.needs | {self.name})
+
+
+@contextlib.contextmanager
+def settled(contender: Contender, workers: int) -> Iterator[Server]:
+    with Server(contender, PLAIN, workers=workers) as server:
+        if contender.tells_start_up:
+            server.wait_workers(workers)
+        time.sleep(SETTLE)
+        yield server
+
+
+def idle(workers: int) -> Callable[[Contender], Figures]:
+    """CPU and wake-ups of a server that nobody asks for anything."""
+
+    def take(contender: Contender) -> Figures:
+        with settled(contender, workers) as server:
+            master, rest = server.tree()[:1], server.tree()[1:]
+            before = usage(master), usage(rest)
+            time.sleep(WATCHED)
+            leading, working = (usage(each) - was for each, was in zip((master, rest), before, strict=True))
+        return {
+            "wake-ups/s of the master": leading.wakeups / WATCHED,
+            "wake-ups/s of each other process": working.wakeups / WATCHED / max(1, len(rest)),
+            "CPU ms/s of the master": leading.cpu * 1e3 / WATCHED,
+            "CPU ms/s of all": (leading.cpu + working.cpu) * 1e3 / WATCHED,
+        }
+
+    return take
+
+
+def idle_connections(contender: Contender) -> Figures:
+    """Memory of connections that have asked once and stay, and CPU while they do."""
+    allow_files(2 * CONNECTIONS)
+    with settled(contender, 1) as server, contextlib.ExitStack() as stack:
+        for _ in range(100):  # what the first requests need stays
+            ask(server.port).close()
+        before = private(server)
+        for _ in range(CONNECTIONS):
+            stack.enter_context(ask(server.port))
+        time.sleep(1)
+        grown = private(server) - before
+        used = server.usage()
+        time.sleep(3)
+        used = server.usage() - used
+    return {"KB for each connection": grown / 1e3 / CONNECTIONS, "CPU ms/s": used.cpu * 1e3 / 3}
+
+
+def private(server: Server) -> int:
+    return sum(process.memory_full_info().uss for process in server.tree())
+
+
+def ask(port: int) -> socket.socket:
+    """A connection that has been answered once."""
+    client = socket.create_connection(("127.0.0.1", port), timeout=PATIENCE)
+    client.sendall(PID)
+    if not client.recv(1000):
+        raise ConnectionError("closed without an answer")
+    return client
+
+
+def allow_files(count: int) -> None:
+    """Both here and, by inheritance, in servers that are started from now on."""
+    _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    wanted = count if hard == resource.RLIM_INFINITY else min(count, hard)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (wanted, hard))
+
+
+def fair(workers: int) -> Callable[[Contender], Figures]:
+    """How much more than its share the busiest worker has, of 64 connections that come in three ways."""
+
+    def take(contender: Contender) -> Figures:
+        figures = {}
+        with settled(contender, workers) as server:
+            for way in ("burst", "paced", "loaded"):
+                counts = asyncio.run(spread(server.port, way))
+                figures[way] = fairness(list(counts.values()), workers)
+                time.sleep(0.5)
+        return figures
+
+    return take
+
+
+async def spread(port: int, way: str) -> Counter[bytes]:
+    """How many connections of 64 each process has: all opened at once, one after the other, or one after the other while
+    those that are there ask on and on."""
+    ends = asyncio.Event()
+    asking = []
+    counts: Counter[bytes] = Counter()
+
+    async def connection(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        while not ends.is_set():
+            await answer(reader, writer)
+
+    async def connect() -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
+        reader, writer = await asyncio.open_connection("127.0.0.1", port)
+        counts[await answer(reader, writer)] += 1
+        return reader, writer
+
+    if way == "burst":
+        pairs = await asyncio.gather(*(connect() for _ in range(64)))
+    else:
+        pairs = []
+        for _ in range(64):
+            pairs.append(await connect())
+            if way == "loaded":
+                asking.append(asyncio.ensure_future(connection(*pairs[-1])))
+    ends.set()
+    await asyncio.gather(*asking)
+    for _, writer in pairs:
+        writer.close()
+    return counts
+
+
+async def answer(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> bytes:
+    """The process that answers."""
+    writer.write(PID)
+    head = await asyncio.wait_for(reader.readuntil(b"\r\n\r\n"), PATIENCE)
+    length = int(head.lower().split(b"content-length:")[1].split(b"\r\n")[0])
+    return await reader.readexactly(length)
+
+
+def memory(workers: int) -> Callable[[Contender], Figures]:
+    def take(contender: Contender) -> Figures:
+        with settled(contender, workers) as server:
+            return {"PSS MB": server.pss() / 1e6, "processes": len(server.tree())}
+
+    return take
+
+
+PROBES = {
+    each.name: each
+    for each in (
+        Probe(
+            "idle-connections",
+            "11 idle connections, 5,000",
+            idle_connections,
+            {"KB for each connection": "5", "CPU ms/s": "1"},
+            frozenset(),
+        ),
+        *(
+            Probe(
+                f"fairness-{count}",
+                f"12 fairness, 64 connections on {count} workers: busiest / mean",
+                fair(count),
+                dict.fromkeys(("burst", "paced", "loaded"), "1.15"),
+                quick=count == 4,
+            )
+            for count in (2, 4, 8)
+        ),
+        *(
+            Probe(
+                f"start-{count}",
+                f"13 start until {count} worker{'s' * (count > 1)} serve",
+                lifecycle.start(count),
+                {"s": limit},
+                quick=count == 8,
+            )
+            for count, limit in ((1, "0.15"), (8, "0.25"))
+        ),
+        Probe("memory-8", "14 memory, 8 workers, trivial application", memory(8), {}),
+        Probe(
+            "reload",
+            "15 five reloads under load, 2 workers",
+            lifecycle.reload,
+            {"failed, kept": "0", "failed, fresh": "0", "p99.9 ms": "15"},
+        ),
+        Probe(
+            "recycle",
+            "15 recycling at 1,000 requests, 2 workers",
+            lifecycle.recycle,
+            {"failed": "0", "longest ms": "20"},
+        ),
+        Probe("kill", "16 kill -9 of a worker, 4 workers", lifecycle.kill, {"ms until whole": "20"}),
+        Probe(
+            "stop",
+            "18 SIGTERM, 2 workers",
+            lifecycle.stop,
+            {
+                "in flight, lost": "0",
+                "exit ms after the last answer": "100",
+                "exit ms, idle connections": "50",
+            },
+        ),
+        *(Probe(f"idle-{count}", f"idle, {count} workers", idle(count), {}) for count in (8, 64)),
+    )
+}
