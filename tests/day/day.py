@@ -228,7 +228,8 @@ class Day:
 
     async def kill(self) -> None:
         await asyncio.sleep(self.pause)
-        disturbances = Disturbances(self.service, self.diary.ledger, random.Random(1), 0)
+        control = self.directory / "c.sock"
+        disturbances = Disturbances(self.service, control, self.diary.ledger, random.Random(1), 0)
         wait_for(disturbances.kill, "a worker to kill")
         await asyncio.to_thread(self.service.wait_log, r"signal 9|SIGKILL")
         await asyncio.to_thread(self.wait_settled)
