@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import importlib.util
 import json
 import os
 import re
@@ -32,7 +33,8 @@ class Framework:
     websockets: bool = True
 
     def serve(self, directory: Path) -> Service:
-        pytest.importorskip(self.name, reason=f"{self.name} is not installed; the group `frameworks` has it")
+        if importlib.util.find_spec(self.name) is None:
+            pytest.skip(f"{self.name} is not installed; the dependency group `frameworks` has it")
         example = str(ROOT / "examples" / self.name)
         arguments = ["--app-dir", example, "--port", "0", "--workers", "2", *self.arguments]
         # A stream that nobody ends is given up then.
