@@ -76,6 +76,14 @@ LARGEST = 1000
 DEFLATE: Any = [("permessage-deflate", [])]
 
 
+class _LibraryOnly(WebSocketsEngine):
+    """The engine with its fast path closed."""
+
+    def __init__(self, *arguments: Any) -> None:
+        super().__init__(*arguments)
+        self._whole = frozenset()
+
+
 def _messages(engine_class: Any, packets: list[bytes], deflate: bool) -> tuple[list[Any], bool]:
     engine = engine_class(LARGEST, agree(DEFLATE) if deflate else None)
     messages: list[Any] = []
@@ -100,6 +108,9 @@ def websockets(data: bytes) -> None:
     packets, joined = cut(data)
     deflate = bool(data[:1] and data[0] & 1)
     seen = []
+    # Frames that are whole messages have a path of their own, which reads what the library reads.
+    fast, slow = (_messages(engine, packets, deflate) for engine in (WebSocketsEngine, _LibraryOnly))
+    assert fast == slow, f"{fast} {slow}"
     for engine_class in (WebSocketsEngine, WSProtoEngine):
         whole, _ = _messages(engine_class, [joined], deflate)
         split, _ = _messages(engine_class, packets, deflate)
