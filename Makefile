@@ -28,7 +28,7 @@ SOAK_ARGUMENTS ?=
 MESSAGES ?= 100
 
 
-.PHONY: help serve test check fuzz day soak corpus-count audit format generate clean autobahn systemd-test bench bench-full guard
+.PHONY: help serve test check fuzz day soak corpus-count audit format generate clean autobahn systemd-test bench bench-full guard exchange
 
 help:
 	@echo "make serve     run examples/ under a master with two workers"
@@ -41,6 +41,7 @@ help:
 	@echo "make autobahn  hold every WebSocket implementation to RFC 6455 and RFC 7692; MESSAGES=1000 for Autobahn's counts"
 	@echo "make bench     compare with uvicorn, granian, gunicorn and hypercorn, in a few minutes; make bench-full: all of it"
 	@echo "make guard     what the request path costs in the process, beside the recorded figure; some seconds"
+	@echo "make exchange  send thousands of WebSocket messages of every size both ways, and watch the server's memory"
 	@echo "make audit     look for published weaknesses of what is installed; needs the network"
 	@echo "make format    format the code"
 	@echo "make generate  write docs/settings.md and the JSON Schema again"
@@ -134,6 +135,8 @@ bench-full: $(VENV)/.bench
 audit: $(VENV)/.serve $(VENV)/.check
 guard: $(VENV)/.test
 	@$(BIN)/python -m bench guard
+exchange: $(VENV)/.test
+	@$(BIN)/python -m tests.e2e.exchange
 
 audit: $(VENV)/.serve
 	@$(PIP) install --group audit
