@@ -1,6 +1,8 @@
 """Compares this server with its peers.
 
 python -m bench run [--scenarios hello,browser] [--contenders ours,uvicorn] [--rounds 5] [--seconds 1]
+python -m bench record [--merge]
+python -m bench guard [--record]
 python -m bench list
 """
 
@@ -13,33 +15,30 @@ import platform
 import signal
 import sys
 import time
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from bench import record
 from bench.contenders import CONTENDERS
 from bench.environments import ROOT
 from bench.guard import guard
 from bench.loading import WRK
 from bench.measure import measure, probe
-from bench.probes import PROBES
-from bench.report import report
-from bench.scenarios import SCENARIOS
+from bench.probes import PROBES, Probe
+from bench.report import Page
+from bench.scenarios import SCENARIOS, Scenario
 
 # A probe starts a server each time, and most take seconds.
 MOST_PROBES = 3
 RESULTS = ROOT / "build" / "bench"
 
-
-def titles() -> dict[str, str]:
-    return {each.name: each.title for each in (*CONTENDERS.values(), *SCENARIOS.values(), *PROBES.values())}
-
-
-def targets() -> dict[str, float | None]:
-    return {each.name: each.target for each in SCENARIOS.values()}
-
-
-def written(found: dict[str, Any]) -> str:
-    return report(found, titles(), targets(), {each.name: each.targets for each in PROBES.values()})
+KNOWN: dict[str, Scenario | Probe] = {**SCENARIOS, **PROBES}
+PAGE = Page(
+    titles={each.name: each.title for each in (*CONTENDERS.values(), *KNOWN.values())},
+    targets={name: each.target for name, each in SCENARIOS.items()},
+    probe_targets={name: each.targets for name, each in PROBES.items()},
+)
 
 
 def machine() -> dict[str, Any]:
@@ -57,25 +56,24 @@ def machine() -> dict[str, Any]:
 
 
 def run(options: argparse.Namespace) -> None:
-    known = {**SCENARIOS, **PROBES}
-    chosen = chosen_from(known, options.scenarios, [name for name, each in known.items() if each.quick])
+    chosen = chosen_from(KNOWN, options.scenarios, [name for name, each in KNOWN.items() if each.quick])
     contenders = chosen_from(CONTENDERS, options.contenders, list(CONTENDERS))
+    servers = [CONTENDERS[each] for each in contenders]
     found: dict[str, Any] = {
         "date": time.strftime("%Y-%m-%d"),
         "machine": machine(),
-        "tool": "wrk and the client in bench/client.py" if WRK else "the client in bench/client.py",
+        "tool": "wrk and bench/client.py" if WRK else "bench/client.py",
         "rounds": options.rounds,
         "seconds": options.seconds,
         "contenders": contenders,
         "scenarios": [name for name in chosen if name in SCENARIOS],
         "probes": [name for name in chosen if name in PROBES],
-        "versions": {name: CONTENDERS[name].versions() for name in contenders},
+        "versions": {each.name: each.versions() for each in servers},
         "failures": {},
         "samples": [],
         "probed": [],
     }
     options.out.mkdir(parents=True, exist_ok=True)
-    servers = [CONTENDERS[each] for each in contenders]
     for name in chosen:
         print(f"{name} ", end="", file=sys.stderr, flush=True)
         if name in SCENARIOS:
@@ -90,12 +88,12 @@ def run(options: argparse.Namespace) -> None:
         print(file=sys.stderr)
         # What is there is kept, whatever ends the run.
         (options.out / "samples.json").write_text(json.dumps(found, indent=1))
-        (options.out / "report.md").write_text(written(found))
+        (options.out / "report.md").write_text(f"{PAGE.overview(found)}\n{PAGE.details(found)}")
     print((options.out / "report.md").read_text())
     print(f"Raw samples: {options.out / 'samples.json'}", file=sys.stderr)
 
 
-def chosen_from(known: dict[str, Any], text: str, default: list[str]) -> list[str]:
+def chosen_from(known: Mapping[str, object], text: str, default: list[str]) -> list[str]:
     if not text:
         return default
     names = list(known) if text == "all" else text.split(",")
@@ -105,12 +103,21 @@ def chosen_from(known: dict[str, Any], text: str, default: list[str]) -> list[st
     return names
 
 
+def keep(options: argparse.Namespace) -> None:
+    found = json.loads((options.out / "samples.json").read_text())
+    if options.merge and record.SAMPLES.exists():
+        found = record.merged(json.loads(record.SAMPLES.read_text()), found)
+    for path in record.keep(found, PAGE):
+        print(f"Written: {path.relative_to(ROOT)}")
+
+
 def show(options: argparse.Namespace) -> None:
-    for each in (*CONTENDERS.values(), *SCENARIOS.values(), *PROBES.values()):
+    for each in (*CONTENDERS.values(), *KNOWN.values()):
         print(f"{each.name:20} {each.title}")
 
 
 def main() -> None:
+    assert __doc__
     parser = argparse.ArgumentParser(prog="python -m bench", description=__doc__.partition("\n")[0])
     commands = parser.add_subparsers(required=True, metavar="command")
     running = commands.add_parser("run", help="measure, and print tables")
@@ -129,6 +136,10 @@ def main() -> None:
     guarding.add_argument("--blocks", type=int, default=30, help="of ten turns for each case in each process")
     guarding.add_argument("--record", action="store_true", help="keep the figures, to compare with")
     guarding.set_defaults(command=lambda options: guard(options.processes, options.blocks, options.record))
+    recording = commands.add_parser("record", help="keep the last run, and write it into docs/performance.md")
+    recording.add_argument("--out", type=Path, default=RESULTS, help="where the run has left its samples")
+    recording.add_argument("--merge", action="store_true", help="keep what is recorded of other scenarios")
+    recording.set_defaults(command=keep)
     listing = commands.add_parser("list", help="what can be named")
     listing.set_defaults(command=show)
     options = parser.parse_args()

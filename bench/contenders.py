@@ -129,7 +129,7 @@ def floor(*arguments: str) -> Callable[[Launch], list[str]]:
 # Everything but a GET that is answered at once.
 FLOOR_CANNOT = frozenset(
     {"starlette", "fastapi", "access-log", "post-1k", "post-64k", "upload", "download", "websocket", "tls"}
-    | {"workers", "lifecycle", "fairness"}
+    | {"workers"}
 )
 
 CONTENDERS = {

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 from bench.figures import Figure, figure, ratios
@@ -14,6 +15,10 @@ EXPLANATION = (
 
 Sample = dict[str, Any]
 Run = dict[str, Any]
+Targets = dict[str, float | None]
+
+# Scenarios of growth are named by what grows, and a number.
+GROWING = ("connections", "workers")
 
 
 def table(header: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
@@ -85,7 +90,7 @@ def scenario_table(run: Run, scenario: str, titles: dict[str, str]) -> str:
     return table(header, rows)
 
 
-def summary(run: Run, titles: dict[str, str], targets: dict[str, float | None]) -> str:
+def summary(run: Run, titles: dict[str, str], targets: Targets) -> str:
     """One row for each scenario: everybody's CPU, and this server's share of uvicorn's beside its target."""
     samples = run["samples"]
     contenders = [name for name in run["contenders"] if any(each["contender"] == name for each in samples)]
@@ -152,24 +157,67 @@ def conditions(run: Run) -> str:
     )
 
 
-def report(
-    run: Run,
-    titles: dict[str, str],
-    targets: dict[str, float | None],
-    probe_targets: dict[str, dict[str, str]],
-) -> str:
-    parts = [conditions(run)]
-    if run["samples"]:
-        parts += [EXPLANATION, summary(run, titles, targets)]
-    for scenario in run["scenarios"]:
-        if any(each["scenario"] == scenario for each in run["samples"]):
-            parts += [f"### {titles.get(scenario, scenario)}", scenario_table(run, scenario, titles)]
-    for probe in run["probes"]:
-        if any(each["scenario"] == probe for each in run["probed"]):
-            parts += [
-                f"### {titles.get(probe, probe)}",
-                probe_table(run, probe, titles, probe_targets.get(probe, {})),
-            ]
-    if lost := missing(run, titles):
-        parts += ["Not measured:", lost]
-    return "\n\n".join(parts) + "\n"
+def growing(name: str, kind: str) -> int | None:
+    """The number in the name of a scenario of growth, such as "workers-8"."""
+    start, _, count = name.rpartition("-")
+    return int(count) if start == kind and count.isdecimal() else None
+
+
+def growth_points(run: Run, kind: str) -> dict[str, dict[int, float]]:
+    """For each contender the median CPU, by how many there are of what grows."""
+    points: dict[str, dict[int, float]] = {}
+    for contender in run["contenders"]:
+        for scenario in run["scenarios"]:
+            count = growing(scenario, kind)
+            if count is not None and (found := values(run["samples"], scenario, contender, "cpu")):
+                points.setdefault(contender, {})[count] = figure(found).median
+    return points
+
+
+def growth_table(points: dict[str, dict[int, float]], kind: str, titles: dict[str, str]) -> str:
+    counts = sorted({count for costs in points.values() for count in costs})
+    rows = [
+        [titles.get(name, name), *(number(costs[count]) if count in costs else "" for count in counts)]
+        for name, costs in points.items()
+    ]
+    return table([kind, *(f"{count:,}" for count in counts)], rows)
+
+
+@dataclass(frozen=True)
+class Page:
+    """What tables show besides a run.
+
+    Attributes:
+        titles: Of contenders, scenarios and probes, by name.
+        targets: Of scenarios: the share of uvicorn's CPU.
+        probe_targets: Of probes, by figure.
+    """
+
+    titles: dict[str, str]
+    targets: Targets
+    probe_targets: dict[str, dict[str, str]]
+
+    def overview(self, run: Run) -> str:
+        """The summary, growth, and what is no load."""
+        parts = [conditions(run)]
+        loads = [name for name in run["scenarios"] if all(growing(name, kind) is None for kind in GROWING)]
+        if loads:
+            parts += [EXPLANATION, summary({**run, "scenarios": loads}, self.titles, self.targets)]
+        for kind in GROWING:
+            if points := growth_points(run, kind):
+                parts += [f"### CPU for each request as {kind} grow", growth_table(points, kind, self.titles)]
+        for probe in run["probes"]:
+            if any(each["scenario"] == probe for each in run["probed"]):
+                targets = self.probe_targets.get(probe, {})
+                parts += [f"### {self.titles[probe]}", probe_table(run, probe, self.titles, targets)]
+        if lost := missing(run, self.titles):
+            parts += ["### Not measured", lost]
+        return "\n\n".join(parts) + "\n"
+
+    def details(self, run: Run) -> str:
+        """Throughput, latencies, failures and memory of every load."""
+        parts = []
+        for scenario in run["scenarios"]:
+            if any(each["scenario"] == scenario for each in run["samples"]):
+                parts += [f"### {self.titles[scenario]}", scenario_table(run, scenario, self.titles)]
+        return "\n\n".join(parts) + "\n"
