@@ -49,7 +49,6 @@ class Contender:
         command: The command line for a launch.
         cannot: Names of scenarios, or of what scenarios need, that make no sense with it.
         tells_start_up: Whether it runs applications, whose start-up is seen in its log.
-        reloads: Whether SIGHUP puts new workers in the place of the old ones.
     """
 
     name: str
@@ -58,7 +57,6 @@ class Contender:
     command: Callable[[Launch], list[str]]
     cannot: frozenset[str] = frozenset()
     tells_start_up: bool = True
-    reloads: bool = True
 
     def python(self) -> Path:
         return environment(self.name, self.packages) if self.packages else Path(sys.executable)
@@ -137,12 +135,15 @@ CONTENDERS = {
     for each in (
         Contender("ours", "this server", (), ours),
         Contender("uvicorn", "uvicorn", ("uvicorn[standard]", *FRAMEWORKS), uvicorn),
-        Contender("granian", "granian", ("granian[uvloop]", *FRAMEWORKS), granian),
+        Contender(
+            "granian", "granian", ("granian[uvloop]", *FRAMEWORKS), granian, frozenset({"recycle", "deflate"})
+        ),
         Contender(
             "gunicorn",
             "gunicorn, its asgi worker",
             ("gunicorn", "uvloop", "httptools", *FRAMEWORKS),
             gunicorn("asgi"),
+            frozenset({"deflate"}),
         ),
         Contender(
             "gunicorn-uvicorn",
@@ -150,7 +151,9 @@ CONTENDERS = {
             ("gunicorn", "uvicorn-worker", "uvicorn[standard]", *FRAMEWORKS),
             gunicorn("uvicorn_worker.UvicornWorker"),
         ),
-        Contender("hypercorn", "hypercorn", ("hypercorn", "uvloop", *FRAMEWORKS), hypercorn, reloads=False),
+        Contender(
+            "hypercorn", "hypercorn", ("hypercorn", "uvloop", *FRAMEWORKS), hypercorn, frozenset({"reload"})
+        ),
         Contender(
             "floor", "floor: read, write", (), floor(), FLOOR_CANNOT | {"pipelining", "connections"}, False
         ),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import statistics
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -130,7 +131,15 @@ def probe_table(run: Run, probe: str, titles: dict[str, str], targets: dict[str,
     return table(["server", *fields], rows)
 
 
+def counted(samples: Sequence[float]) -> str:
+    """Counts have no fractions, and what happened once in three runs is seen only in the most."""
+    middle, least, most = statistics.median(samples), min(samples), max(samples)
+    return f"{middle:,.0f}" if least == most else f"{middle:,.0f} ({least:,.0f} to {most:,.0f})"
+
+
 def spread(samples: Sequence[float]) -> str:
+    if all(float(each).is_integer() for each in samples):
+        return counted(samples)
     middle = number(figure(samples).median)
     return middle if len(samples) == 1 else f"{middle} ({number(min(samples))} to {number(max(samples))})"
 

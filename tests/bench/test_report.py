@@ -106,6 +106,14 @@ def test_what_is_no_load_shows_its_extremes_and_targets() -> None:
     assert "| this server | 0.30 (0.25 to 0.50) |\n| target | 0.25 |" in text
 
 
+def test_counts_have_no_fractions() -> None:
+    probed = [
+        {"scenario": "start-8", "contender": "ours", "round": turn, "figures": {"failed": count, "none": 0.0}}
+        for turn, count in enumerate([0.0, 7.0, 2.0])
+    ]
+    assert "| this server | 2 (0 to 7) | 0 |" in PAGE.overview(run([], probes=["start-8"], probed=probed))
+
+
 def test_who_is_missing_is_said_in_one_line() -> None:
     text = PAGE.overview(run(HELLO, failures={"hello": {"granian": "does not start. Its log:\nmuch"}}))
     assert "* 1 hello: granian: does not start. Its log:\n" in text
