@@ -28,12 +28,14 @@ SOAK_ARGUMENTS ?=
 MESSAGES ?= 100
 
 
-.PHONY: help serve test check fuzz day soak corpus-count audit format generate clean autobahn systemd-test bench bench-full guard exchange
+
+.PHONY: help serve test check fuzz day soak corpus-count audit format generate clean autobahn systemd-test bench bench-full guard exchange image-test
 
 help:
 	@echo "make serve     run examples/ under a master with two workers"
 	@echo "make test      run all tests"
 	@echo "make systemd-test   boot Debian, and run the life cycles of deploy/systemd under its systemd; needs root"
+	@echo "make image-test     build the image of deploy/docker and run it; needs root, buildah and podman"
 	@echo "make check     lint, formatting, types, import contracts, generated files"
 	@echo "make fuzz      fuzz what reads bytes of others, SECONDS=60 for each target; needs atheris"
 	@echo "make day       all that operators do to a service, under load, and what is shown beside what the clients count"
@@ -97,6 +99,9 @@ test: $(VENV)/.test
 
 systemd-test: $(VENV)/.test
 	@$(BIN)/python -m tests.real.systemd $(ARGS)
+
+image-test: $(VENV)/.test
+	@$(BIN)/python -m tests.real.image $(ARGS)
 
 check: $(VENV)/.check
 	$(BIN)/ruff check .
