@@ -37,7 +37,7 @@ JSON = b"application/json"
 TEXT = b"text/plain; charset=utf-8"
 # The page takes nothing from anywhere, and nobody may frame it.
 PAGE_POLICY = (
-    b"default-src 'none'; style-src 'unsafe-inline'; script-src 'unsafe-inline'; connect-src 'self'; "
+    b"default-src 'none'; style-src 'unsafe-inline'; script-src 'unsafe-inline'; connect-src 'self'; img-src data:; "
     b"frame-ancestors 'none'; base-uri 'none'"
 )
 

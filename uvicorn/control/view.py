@@ -58,7 +58,7 @@ def status_of(snapshot: Snapshot, rows: Rows, now: float, pss: Mapping[int, int]
         "in_flight": sum(worker["in_flight"] for worker in workers),
         "websockets": sum(worker["websockets"] for worker in workers),
         "memory": sum(worker["memory"] for worker in workers),
-        "pss": _sum_of_known(worker["pss"] for worker in workers),
+        "pss": _sum_where_known(worker["pss"] for worker in workers if worker["state"] == "ready"),
         "queues": [
             {"name": each.name, "waiting": each.waiting, "limit": each.limit} for each in snapshot.queues
         ],
@@ -89,9 +89,10 @@ def _durations(cells: Mapping[int, int] | Sequence[int]) -> Status:
     }
 
 
-def _sum_of_known(sizes: Iterable[int | None]) -> int | None:
-    known = [size for size in sizes if size is not None]
-    return sum(known) if known else None
+def _sum_where_known(sizes: Iterable[int | None]) -> int | None:
+    """A sum of some of them would be taken for that of all."""
+    known = list(sizes)
+    return sum(filter(None, known)) if known and None not in known else None
 
 
 def _worker(view: WorkerView, rows: Rows, now: float, pss: Mapping[int, int]) -> Status:
