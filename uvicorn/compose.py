@@ -217,8 +217,9 @@ class Multiprocess:
         manager = ServiceManager(os.environ)
         pid_file = PidFile("")
         try:
-            handover = upgrade.read(os.environ)
             plan = plan_from(self.config, self.target)
+            # From here on there is no second try: see `taking_over`.
+            handover = upgrade.read(os.environ)
             for key, listener in _adopted(self.config, plan, self.sockets):
                 listeners.take(key, listener)
             if handover is None:
@@ -386,6 +387,7 @@ def plan_from(config: Config, target: Target) -> Plan:
     if config.timeout_lifespan_shutdown is None:
         config.timeout_lifespan_shutdown = MANAGED_LIFESPAN_SHUTDOWN
     environ = dict(os.environ)
+    environ.pop(upgrade.HANDOVER_FD, None)
     forget_systemd(environ)
     identity = identity_of(config.user, config.group, config.umask)
 

@@ -64,7 +64,7 @@ from uvicorn.settings.derived import (
 from uvicorn.settings.layers import Layer, Problem, Resolved, SettingsError, merge
 from uvicorn.settings.sources import from_environ, from_yaml, missing_files, unsupported
 from uvicorn.supervisor.notify import has_stored
-from uvicorn.supervisor.upgrade import HANDOVER_FD, TRIAL
+from uvicorn.supervisor.upgrade import HANDOVER_FD, TRIAL, taking_over
 from uvicorn.supervisor.upgrade import VERSION as HANDOVER_VERSION
 from uvicorn.supervisors import ChangeReload
 
@@ -123,6 +123,11 @@ def _print_schema(ctx: click.Context, param: click.Parameter, value: bool) -> No
 
 def _command(ctx: click.Context, check_config: bool, **_: Any) -> None:
     _fill_standard_descriptors()
+    with taking_over():
+        _do_what_is_told(ctx, check_config)
+
+
+def _do_what_is_told(ctx: click.Context, check_config: bool) -> None:
     command_line = from_context(ctx)
     try:
         resolved = resolve(command_line)

@@ -127,6 +127,7 @@ class Service:
         environ: More environment variables.
         through: A command that runs the server's in its place, by exec.
         pass_fds: Descriptors that it inherits.
+        module: What is run with `python -m`.
     """
 
     def __init__(
@@ -137,6 +138,7 @@ class Service:
         environ: dict[str, str] | None = None,
         through: Sequence[str] = (),
         pass_fds: Sequence[int] = (),
+        module: str = "uvicorn",
     ) -> None:
         self.directory = directory
         if not (directory / "app.py").exists():
@@ -147,7 +149,7 @@ class Service:
         # in pieces, and the lines of two workers would come into one another.
         ours = ("UVICORN_", "LISTEN_", "WATCHDOG_", "NOTIFY_SOCKET", "FDSTORE", "PYTHONUNBUFFERED")
         inherited = {name: value for name, value in os.environ.items() if not name.startswith(ours)}
-        command = [*through, sys.executable, "-m", "uvicorn", *([app] if app else []), *arguments]
+        command = [*through, sys.executable, "-m", module, *([app] if app else []), *arguments]
         self.process = subprocess.Popen(
             command,
             cwd=directory,

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import re
 import signal
 import site
 import sys
 import time
+from collections.abc import Iterator
 from pathlib import Path
 
 import psutil
@@ -130,6 +132,50 @@ def test_a_configuration_that_cannot_be_used_changes_nothing(
         assert set(service.workers()) == before
         assert service.request("/").status == 200
         assert service.stop() == 0
+
+
+@on_linux
+def test_a_file_that_breaks_after_the_trial_is_waited_for(tmp_path: Path) -> None:
+    file = tmp_path / "uvicorn.yaml"
+    file.write_text("app: app:app\nworkers: 2\nport: 0\n")
+    with stopped_at_takeover(tmp_path) as service:
+        file.write_text("app: app:app\nworkers: [\n")
+        before = set(service.workers())
+        service.send_signal(signal.SIGCONT)
+        service.wait_log(r"uvicorn\.yaml:\d+")
+        service.wait_log("Taking over has failed; the workers of the program before serve on", 2)
+        assert service.request("/").status == 200
+        assert set(service.workers()) == before
+        file.write_text("app: app:app\nworkers: 2\nport: 0\n")
+        service.wait_log("Took over 2 worker process")
+        service.wait_log("Reload complete: generation 2 serves with 2 worker")
+        assert service.request("/").status == 200
+        assert service.stop() == 0
+
+
+@on_linux
+def test_a_stop_ends_the_wait_for_a_file_that_is_broken(tmp_path: Path) -> None:
+    file = tmp_path / "uvicorn.yaml"
+    file.write_text("app: app:app\nworkers: 2\nport: 0\n")
+    with stopped_at_takeover(tmp_path) as service:
+        file.unlink()
+        service.send_signal(signal.SIGCONT)
+        service.wait_log("Taking over has failed")
+        assert service.stop() == 2
+        assert service.log.count("lifespan shutdown") == 2
+
+
+@contextlib.contextmanager
+def stopped_at_takeover(directory: Path) -> Iterator[Service]:
+    """A service whose next program stands still in its first moment."""
+    with Service(
+        directory, "--config", "uvicorn.yaml", app="", environ={"INJECT_PHASE": "takeover"},
+        module="tests.inject.begin",
+    ) as service:  # fmt: skip
+        service.wait_ready(2)
+        service.send_signal(signal.SIGUSR2)
+        wait_for(lambda: psutil.Process(service.pid).status() == psutil.STATUS_STOPPED, "the next program")
+        yield service
 
 
 def test_an_upgrade_and_a_death_at_the_same_moment_leave_no_ghost(tmp_path: Path) -> None:

@@ -8,12 +8,15 @@ from __future__ import annotations
 
 import contextlib
 import json
+import logging
 import os
+import select
 import signal
 import socket
 import sys
 import tempfile
-from collections.abc import Callable, Mapping, MutableMapping, Sequence
+import time
+from collections.abc import Callable, Generator, Mapping, MutableMapping, Sequence
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
@@ -35,6 +38,11 @@ TRIAL = "UVICORN_UPGRADE_TRIAL"
 # Counted up when the content changes, or the layout of the scoreboard: a program that does not know the number adopts
 # nothing. The trial is told it, so that such a program never takes over.
 VERSION = 5
+
+logger = logging.getLogger("uvicorn.error")
+
+# A program that could not take over tries again after this many seconds.
+RETRY_AFTER = 2.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -298,6 +306,41 @@ def _handover(data: dict[str, Any]) -> Handover:
 def own_command() -> list[str]:
     """The command line of this process, to be run again."""
     return [sys.executable, *sys.orig_argv[1:]]
+
+
+@contextlib.contextmanager
+def taking_over() -> Generator[None, None, None]:
+    """What a program does until it has taken over from the one before goes on in it.
+
+    The trial has shown that it can be done; but since then a file may have been written in half, or the system be short of
+    something. The workers serve on as long as this process is there, so that failing is no reason to end: the program starts
+    again after a while, until it is done, or until somebody wants the service to stop.
+    """
+    environ = dict(os.environ)
+    if HANDOVER_FD not in environ:
+        yield
+        return
+    try:
+        yield
+    except BaseException:
+        if HANDOVER_FD in os.environ and not _told_to_stop(RETRY_AFTER):
+            logger.warning(
+                "Taking over has failed; the workers of the program before serve on. Trying again."
+            )
+            with contextlib.suppress(OSError):
+                os.execve(sys.executable, own_command(), environ)  # noqa: S606 - our own command line
+        raise
+
+
+def _told_to_stop(seconds: float) -> bool:
+    """Wait so long; whether a signal has come meanwhile that ends the service. All are blocked in this program so far."""
+    stops = (signal.SIGTERM, signal.SIGINT, signal.SIGQUIT)
+    deadline = time.monotonic() + seconds
+    while (left := deadline - time.monotonic()) > 0:
+        if not signal.sigpending().isdisjoint(stops):
+            return True
+        select.select((), (), (), min(left, 0.1))
+    return False
 
 
 def start_trial(host: Host) -> Event:
