@@ -34,8 +34,8 @@ control_socket: {CONTROL}
 """
 # Workers that are replaced all the time; without these lines they live as long as the service.
 RECYCLING = """
-limit_max_requests: 1500
-limit_max_requests_jitter: 1000
+limit_max_requests: 200
+limit_max_requests_jitter: 200
 """
 # The shares of the time that the parts have; the rest is for upgrades.
 UNDISTURBED, DISTURBED = 0.25, 0.6
@@ -119,7 +119,13 @@ class Soak:
             titles = [title for title in service.workers().values() if "worker" in title]
             return len(titles) == (size or len(titles)) and all(title.endswith(" ready") for title in titles)
 
+        def tries() -> bool:
+            log = service.log
+            ended = log.count("the new program starts; taking its place") + log.count("Upgrade failed")
+            return log.count("trying the new program") > ended
+
         def wait() -> None:
+            wait_for(lambda: not tries(), "the end of the last upgrade's trial", 180)
             wait_for(rests, "a service at rest before the last reload", 180)
             last = generation()
             service.send_signal(signal.SIGHUP)
