@@ -28,6 +28,7 @@ import time
 from collections.abc import Iterator
 from pathlib import Path
 
+import psutil
 import pytest
 import trustme
 
@@ -194,6 +195,35 @@ def test_connections_have_a_limit(tmp_path: Path) -> None:
         assert read_response(kept[0])[0] == 200
         kept.pop().close()
         wait_for(lambda: service.request("/").status == 200, "room again")
+
+
+HEADS = {
+    "request line": "GET /{0}?{1} HTTP/1.1\r\nHost: a\r\n\r\n",
+    "target": "GET http://a/{0}{1} HTTP/1.1\r\nHost: a\r\n\r\n",
+    "proxy's field": "GET / HTTP/1.1\r\nHost: a\r\nX-Forwarded-For: {0}{1}\r\n\r\n",
+    "name": "GET / HTTP/1.1\r\nHost: a\r\nX{0}{1}: y\r\n\r\n",
+    "value": "GET / HTTP/1.1\r\nHost: a\r\nCookie: {0}{1}\r\n\r\n",
+}
+
+
+@pytest.mark.parametrize("http", ["httptools", "h11"])
+def test_what_heads_had_in_them_is_not_kept(tmp_path: Path, http: str) -> None:
+    """Each is as large as may be, and different from the one before; caches that kept some of them would show."""
+    options = ("--http", http, "--h11-max-incomplete-event-size", "131072", "--no-access-log")
+    with Service(tmp_path, "--port", "0", *options) as service:
+        service.wait_serving()
+        process = psutil.Process(service.pid)
+
+        def send(head: str, count: int) -> int:
+            with service.connect() as client:
+                for number in range(count):
+                    client.sendall(head.format(f"{number:05}", "x" * 120_000).encode())
+                    assert read_response(client)[0] == 200
+            return process.memory_info().rss  # type: ignore[no-any-return]
+
+        for what, head in HEADS.items():
+            before = send(head, 20)
+            assert send(head, 200) - before < 20_000_000, what
 
 
 def test_tls_handshake_has_a_deadline(tmp_path: Path) -> None:

@@ -249,3 +249,12 @@ def test_what_is_known_of_hosts_is_bounded(monkeypatch: pytest.MonkeyPatch) -> N
             assert (f"10.0.0.{i}" in hosts) == (i < 4)
         assert "proxy" in hosts
         assert len(hosts._known) <= 4
+
+
+def test_what_is_no_address_by_its_length_is_not_kept() -> None:
+    hosts = _TrustedHosts("127.0.0.1,/run/a" + "a" * 100)
+    assert "x" * 65 not in hosts
+    assert "/run/a" + "a" * 100 in hosts
+    assert hosts._known == {}
+    assert "x" * 64 not in hosts
+    assert len(hosts._known) == 1

@@ -21,6 +21,8 @@ _SCHEMES = ("http", "https", "ws", "wss")
 
 # What is known about this many hosts is kept: to take an address apart costs 3 us, and the same peers come again.
 _KNOWN_HOSTS = 4096
+# Longer ones are no addresses, but what somebody has sent, and would be kept as well. IPv6 has 45 characters, and a zone.
+_LONGEST_KNOWN = 64
 
 
 # [IPV6] or [IPV6]:PORT, and HOST:PORT; an IPv6 address without brackets has no port, whatever stands at its end.
@@ -112,6 +114,8 @@ class _TrustedHosts:
             return False
         known = self._known.get(host)
         if known is None:
+            if len(host) > _LONGEST_KNOWN:
+                return self._judge(host)
             if len(self._known) >= _KNOWN_HOSTS:
                 self._known.clear()
             known = self._known[host] = self._judge(host)

@@ -88,6 +88,14 @@ def test_what_says_more_than_fields_is_not_learnt(data: bytes, fields: Any) -> N
     assert learn(data, fields, LIMIT) is None
 
 
+@pytest.mark.parametrize(("length", "more"), [(MAX_LINE, 1), (MAX_LINE + 1, 0)])
+def test_a_long_line_is_not_kept(length: int, more: int) -> None:
+    line = "GET /" + "l" * (length - len("GET / HTTP/1.1")) + " HTTP/1.1"
+    request_line.cache_clear()
+    assert (learn(request(line), HOST, LIMIT) is not None) == more
+    assert request_line.cache_info().currsize == more
+
+
 def test_keep_alive_says_nothing_more() -> None:
     assert learn(GET, (*HOST, (b"connection", b"Keep-Alive")), LIMIT) is not None
 

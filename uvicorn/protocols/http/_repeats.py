@@ -84,7 +84,8 @@ def learn(data: bytes, fields: Fields, head_limit: int) -> RepeatedSection | Non
     size = len(data) - len(line)
     # Its end is the end of the data, and no body can follow: that is all there was.
     whole = rest.find(b"\r\n\r\n") == len(rest) - 4
-    if not whole or size > MAX_SECTION or request_line(line) is None:
+    # The line's length first: what `request_line` has been asked for once stays in its cache.
+    if not whole or size > MAX_SECTION or len(line) > MAX_LINE or request_line(line) is None:
         return None
     for name, value in fields:
         if name in _MEANINGFUL and not (name == b"connection" and value.lower() == b"keep-alive"):
