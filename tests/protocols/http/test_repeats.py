@@ -9,8 +9,19 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from tests.protocols.http.harness import GET, IMPLEMENTATIONS, Answer, TaskLoop, connect, request, settle
-from uvicorn.protocols.http._repeats import MAX_LINE, MAX_SECTION, learn, request_line
+from tests.protocols.http.harness import (
+    GET,
+    IMPLEMENTATIONS,
+    Answer,
+    StrictTransport,
+    TaskLoop,
+    connect,
+    request,
+    settle,
+)
+from uvicorn.config import Config
+from uvicorn.protocols._state import ServerState
+from uvicorn.protocols.http._repeats import MAX_LINE, MAX_SECTION, MAX_SHARED, Sections, learn, request_line
 
 HOST = ((b"host", b"example.org"),)
 LIMIT = 65536
@@ -81,7 +92,8 @@ def test_a_section_tells_that_a_proxy_speaks_in_it(name: bytes) -> None:
         (GET, (*HOST, (b"transfer-encoding", b"chunked"))),
         (GET, (*HOST, (b"expect", b"100-continue"))),
         (GET, (*HOST, (b"upgrade", b"x"))),
-        (GET, (*HOST, (b"connection", b"close"))),
+        (GET, (*HOST, (b"connection", b"close, x"))),
+        (GET, (*HOST, (b"connection", b"keep-alive, x"))),
     ],
 )
 def test_what_says_more_than_fields_is_not_learnt(data: bytes, fields: Any) -> None:
@@ -96,8 +108,14 @@ def test_a_long_line_is_not_kept(length: int, more: int) -> None:
     assert request_line.cache_info().currsize == more
 
 
-def test_keep_alive_says_nothing_more() -> None:
-    assert learn(GET, (*HOST, (b"connection", b"Keep-Alive")), LIMIT) is not None
+@pytest.mark.parametrize(
+    ("options", "keep_alive"),
+    [((b"Keep-Alive",), True), ((b"close",), False), ((b"Close", b"keep-alive"), False)],
+)
+def test_a_section_tells_whether_the_connection_goes_on(options: tuple[bytes, ...], keep_alive: bool) -> None:
+    section = learn(GET, (*HOST, *((b"connection", option) for option in options)), LIMIT)
+    assert section is not None
+    assert section.keep_alive == keep_alive
 
 
 def feed(implementation: str, requests: list[bytes], learns: bool) -> tuple[Any, Any, Answer]:
@@ -130,6 +148,97 @@ def test_the_third_request_is_not_parsed(implementation: str, monkeypatch: pytes
     _, _, app = feed(implementation, [request(f"GET {line} HTTP/1.1", "A: b") for line in lines], True)
     assert parsed == [b"/a", b"/b"]
     assert [scope["raw_path"] for scope in app.scopes] == [b"/a", b"/b", b"/c", b"/d"]
+
+
+def of_connections(
+    implementation: str, requests: list[list[bytes]], shares: bool = True, waits: bool = True
+) -> tuple[Answer, list[Any]]:
+    """Connections of one server, one after the other: what the application saw, and the transports."""
+    app = Answer()
+    config = Config(app, log_config=None, proxy_headers=False, ws="none", lifespan="off", access_log=False)
+    state = ServerState()
+
+    async def go() -> list[Any]:
+        loop = TaskLoop()
+        protocols = []
+        for parts in requests:
+            protocol: Any = IMPLEMENTATIONS[implementation](
+                config=config, server_state=state, app_state={}, _loop=loop
+            )
+            protocol.connection_made(StrictTransport())
+            if not shares:
+                protocol._last_section = -1
+            for data in parts:
+                protocol.data_received(data)
+                if waits:
+                    await settle()
+            await settle()
+            protocols.append(protocol)
+        return [protocol.transport for protocol in protocols]
+
+    return app, asyncio.run(go())
+
+
+@pytest.mark.parametrize("options", [(), ("Connection: close",)])
+@pytest.mark.parametrize("implementation", IMPLEMENTATIONS)
+def test_the_third_connection_has_no_parser(
+    implementation: str, options: tuple[str, ...], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    made = []
+    protocol_class = IMPLEMENTATIONS[implementation]
+    codec_class = protocol_class.codec_class
+
+    def codec(connection: Any) -> Any:
+        made.append(connection)
+        return codec_class(connection)
+
+    monkeypatch.setattr(protocol_class, "codec_class", staticmethod(codec))
+    lines = ["/a", "/b", "/c", "/d?e=f"]
+    app, transports = of_connections(
+        implementation, [[request(f"GET {line} HTTP/1.1", *options)] for line in lines]
+    )
+    assert len(made) == 2
+    assert [scope["raw_path"] for scope in app.scopes] == [b"/a", b"/b", b"/c", b"/d"]
+    assert [transport.closed for transport in transports] == [bool(options)] * 4
+    assert len({bytes(transport.buffer) for transport in transports}) == 1
+
+
+@pytest.mark.parametrize("waits", [True, False])
+@pytest.mark.parametrize("behind", [GET, b"\0\r\n\r\n"])
+@pytest.mark.parametrize("implementation", IMPLEMENTATIONS)
+def test_nothing_is_looked_at_behind_a_known_request_that_closes(
+    implementation: str, behind: bytes, waits: bool, caplog: pytest.LogCaptureFixture
+) -> None:
+    closing = request("GET /a HTTP/1.1", "Connection: close")
+    app, transports = of_connections(implementation, [[closing], [closing], [closing, behind]], waits=waits)
+    assert len(app.scopes) == 3
+    assert transports[2].buffer == transports[0].buffer
+    assert not caplog.records
+
+
+@pytest.mark.parametrize("implementation", IMPLEMENTATIONS)
+def test_what_closes_is_not_taken_for_what_does_not(implementation: str) -> None:
+    closing = request("GET /a HTTP/1.1", "Connection: close")
+    _, transports = of_connections(implementation, [[closing], [closing], [GET], [GET], [GET], [closing]])
+    assert [transport.closed for transport in transports] == [True, True, False, False, False, True]
+
+
+def test_few_sections_are_shared() -> None:
+    sections = Sections()
+    first = request("GET / HTTP/1.1", "X: 0")
+    for i in range(2 * MAX_SHARED):
+        data = request("GET / HTTP/1.1", f"X: {i}")
+        assert sections.known(data) is None
+        section = learn(data, HOST, LIMIT)
+        assert section is not None
+        assert not sections.has_come(section.raw)
+        assert sections.has_come(section.raw)
+        sections.share(section)
+        assert sections.known(data) is section
+    assert sections.known(first) is None
+    assert not sections.has_come(first)
+    assert not sections.has_come(bytes(MAX_SECTION + 1))
+    assert not sections.has_come(bytes(MAX_SECTION + 1))
 
 
 @pytest.mark.parametrize("implementation", IMPLEMENTATIONS)
@@ -191,3 +300,23 @@ def test_known_or_not_the_answer_is_the_same(implementation: str, section: bytes
     assert app.scopes == other.scopes
     assert bytes(seen.buffer) == bytes(parsed.buffer)
     assert seen.closed == parsed.closed
+
+
+@pytest.mark.parametrize("implementation", IMPLEMENTATIONS)
+@settings(max_examples=100, deadline=None)
+@given(
+    section=st.one_of(SECTIONS, st.just(b"\r\nHost: a\r\nConnection: close\r\n\r\n")),
+    lines=st.lists(LINES, min_size=1, max_size=3),
+    rest=st.sampled_from([[], [GET], [b"\0\r\n\r\n"]]),
+    waits=st.booleans(),
+)
+def test_shared_or_not_the_answer_is_the_same(
+    implementation: str, section: bytes, lines: list[bytes], rest: list[bytes], waits: bool
+) -> None:
+    first = [b"GET /1 HTTP/1.1" + section]
+    requests = [first, first, *([line + section, *rest] for line in lines)]
+    app, seen = of_connections(implementation, requests, waits=waits)
+    other, parsed = of_connections(implementation, requests, shares=False, waits=waits)
+    assert app.scopes == other.scopes
+    assert [bytes(each.buffer) for each in seen] == [bytes(each.buffer) for each in parsed]
+    assert [each.closed for each in seen] == [each.closed for each in parsed]

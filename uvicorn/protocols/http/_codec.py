@@ -11,6 +11,7 @@ from uvicorn.protocols._flow import HIGH_WATER_LIMIT, FlowControl
 from uvicorn.protocols._state import ServerState
 from uvicorn.protocols._upgrade import UpgradeRequest
 from uvicorn.protocols.http._framing import ResponseFramer
+from uvicorn.protocols.http._repeats import Sections
 
 if TYPE_CHECKING:
     from uvicorn.protocols.http._cycle import RequestCycle
@@ -82,6 +83,7 @@ class HTTPContext(ConnectionContext):
         "keep_alive",
         "limits_concurrency",
         "pipeline_limit",
+        "sections",
     )
 
     def __init__(
@@ -93,6 +95,7 @@ class HTTPContext(ConnectionContext):
         self.pipeline_limit = config.limit_pipelined_requests
         self.keep_alive = config.timeout_keep_alive
         self.limits_concurrency = config.limit_concurrency is not None
+        self.sections = Sections()
         self._held: list[RequestCycle] = []
         # Programs give loops of their own that have tasks and timers, and nothing else: there no head waits.
         self._call_soon: Callable[..., object] | None = getattr(loop, "call_soon", None)

@@ -168,36 +168,40 @@ class HTTPConnection(asyncio.Protocol):
         if state.measured:
             state.bytes_in += len(data)
         codec = self._codec
-        if codec is None:
-            codec = self._first_bytes()
-        idle = self.current is None and self._receiving is None and not self._head_pending
-        if idle:
-            repeated = self._repeated
-            if repeated is not None and data.endswith(repeated.raw):
-                line_size = len(data) - repeated.size
-                line = request_line(data[:line_size]) if line_size <= repeated.longest_line else None
-                if line is not None and codec is not DISCARD:
-                    self._on_repeated(line, repeated)
-                    return
-            self._head_pending = True
-        try:
-            codec.feed(data)
-        except Refused as exc:
-            self._refuse(exc)
-        if not idle:
+        if codec is None and self._silent:
+            self._first_bytes(data)
+        if self.current is not None or self._receiving is not None or self._head_pending:
+            self._feed(data)
             return
+        repeated = self._repeated
+        if repeated is not None and codec is not DISCARD and data.endswith(repeated.raw):
+            line_size = len(data) - repeated.size
+            line = request_line(data[:line_size]) if line_size <= repeated.longest_line else None
+            if line is not None:
+                self._on_repeated(line, repeated)
+                return
+        self._head_pending = True
+        self._feed(data)
         if self._head_pending:
             self._head_begins(data)
         elif self._last_section >= 0:
             self._compare_section(data)
 
+    def _feed(self, data: bytes) -> None:
+        codec = self._codec
+        if codec is None:
+            codec = self._codec = self.codec_class(self)
+        try:
+            codec.feed(data)
+        except Refused as exc:
+            self._refuse(exc)
+
     def _compare_section(self, data: bytes) -> None:
-        """A request has come whole: is its header section as long as the last one?"""
+        """A request has come whole: is its header section as long as the last one, or another connection's first?"""
         size = len(data) - data.find(b"\r\n")
-        if size == self._last_section:
+        last, self._last_section = self._last_section, size
+        if size == last or (not last and self.context.sections.has_come(data[-size:])):
             self._learn_section(data)
-        else:
-            self._last_section = size
 
     def _head_begins(self, data: bytes) -> None:
         """The first bytes of a head whose end has not come."""
@@ -209,12 +213,10 @@ class HTTPConnection(asyncio.Protocol):
         self._stop_timer()
         self._set_deadline()
 
-    def _first_bytes(self) -> Codec:
+    def _first_bytes(self, data: bytes) -> None:
         self._silent = False
         self._look_at_peers()
-        codec: Codec = self.codec_class(self)
-        self._codec = codec
-        return codec
+        self._repeated = self.context.sections.known(data)
 
     def eof_received(self) -> bool | None:
         """The client will send no more. It may still read, so a request in flight is answered (RFC 9112 9.6)."""
@@ -283,19 +285,22 @@ class HTTPConnection(asyncio.Protocol):
         method, text, path, query, is_head = line
         scope = self._make_scope("1.1", method, text, path, query, list(section.fields))
         app = self.context.app if section.forwarded else self.context.direct_app
-        self._begin(RequestCycle(self, scope, app, True, is_head, True, False, False))
+        if not section.keep_alive:
+            self._codec = DISCARD  # nothing behind this request is looked at
+        self._begin(RequestCycle(self, scope, app, True, is_head, section.keep_alive, False, False))
 
     def _learn_section(self, data: bytes) -> None:
-        """The last two header sections had the same size."""
+        """The last two header sections had the same size, or another connection has begun with this one."""
         cycle = self.current
         self._last_section = -1
         if cycle is None or self._receiving is not None or self._pipeline or self.context.starts_eagerly:
             return  # more has come than one request, or the application has had the fields in its hands
-        if cycle.modern and cycle.keep_alive:
+        if cycle.modern:
             fields = tuple(cycle.scope["headers"])
             self._repeated = learn(data, fields, self.config.limit_request_head)
             if self._repeated is not None:
                 self._last_section = 0
+                self.context.sections.share(self._repeated)
 
     @property
     def scope(self) -> Any:
