@@ -11,7 +11,6 @@ import asyncio
 import contextlib
 import random
 import re
-import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -25,7 +24,6 @@ from tests.e2e.test_control import Controlled
 from tests.soak.clients import Client
 from tests.soak.disturbances import Disturbances, workers
 from tests.soak.ledger import Ledger
-from uvicorn.worker.runtime import COUNT_DELAY
 
 WORKERS = 2
 NUMBERS = {"kept": 5, "fresh": 2, "pipelined": 1, "upload": 1, "stream": 3}
@@ -55,20 +53,9 @@ TOTAL = re.compile(r'^uvicorn_responses_total\{status="2xx"\} ([0-9.e+]+)$', re.
 UPGRADES = 3
 
 
-class Counts(Ledger):
-    """A ledger that also knows when answers came: what a killed worker had not yet written down is among the last."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.moments: list[float] = []
-
-    def good(self, kind: str, took: float) -> None:
-        super().good(kind, took)
-        self.moments.append(time.monotonic())
-
-    @property
-    def total(self) -> int:
-        return sum(self.answered.values())
+def total(ledger: Ledger) -> int:
+    """How many requests were answered right."""
+    return sum(ledger.answered.values())
 
 
 @dataclass
@@ -78,18 +65,16 @@ class Agreement:
     when: str
     clients: int
     shown: dict[str, int]
-    # How far they may be apart: requests in flight on a killed worker, which it may have counted (below), and what it
-    # answered last and had not written down (above).
+    # What was in flight on a killed worker it may have counted.
     lost: int = 0
-    unwritten: int = 0
 
     @property
     def holds(self) -> bool:
-        return all(-self.lost <= self.clients - value <= self.unwritten for value in self.shown.values())
+        return all(0 <= value - self.clients <= self.lost for value in self.shown.values())
 
     def __str__(self) -> str:
         places = ", ".join(f"{name} {value}" for name, value in self.shown.items())
-        apart = f" (may differ by -{self.lost} to +{self.unwritten})" if self.lost or self.unwritten else ""
+        apart = f" (with up to {self.lost} lost ones)" if self.lost else ""
         return f"{self.when}: clients {self.clients}; {places}{apart}: {'agree' if self.holds else 'DIFFER'}"
 
 
@@ -97,7 +82,7 @@ class Agreement:
 class Diary:
     """What happened."""
 
-    ledger: Counts = field(default_factory=Counts)
+    ledger: Ledger = field(default_factory=Ledger)
     steps: list[str] = field(default_factory=list)
     agreements: list[Agreement] = field(default_factory=list)
     wrong: list[str] = field(default_factory=list)
@@ -114,7 +99,7 @@ class Diary:
         lost = sum(self.ledger.lost.values()) + sum(self.ledger.stale.values())
         lines = [*self.steps, "", *(str(each) for each in self.agreements), ""]
         lines.append(
-            f"{self.ledger.total} requests answered right ({dict(self.ledger.answered)}), "
+            f"{total(self.ledger)} requests answered right ({dict(self.ledger.answered)}), "
             f"{len(self.ledger.failures)} failed, {lost} ended with the killed worker, {len(self.ledger.wrong)} wrong."
         )
         return "\n".join([*lines, *self.problems()])
@@ -156,7 +141,7 @@ class Day:
         return self.diary
 
     def note(self, step: str, outcome: str) -> None:
-        self.diary.steps.append(f"{step:24} {outcome}; {self.diary.ledger.total} answers so far")
+        self.diary.steps.append(f"{step:24} {outcome}; {total(self.diary.ledger)} answers so far")
 
     @contextlib.asynccontextmanager
     async def clients(self) -> Any:
@@ -244,7 +229,7 @@ class Day:
             Client("stream", self.service.port, self.diary.ledger, random.Random(i), ends) for i in range(6)
         ]
         wires = [wire for client in streams if (wire := await client.open()) is not None]
-        before = self.diary.ledger.total
+        before = total(self.diary.ledger)
         asked = [
             asyncio.create_task(client.ask(wire, client.target("/stream", 400)))
             for client, wire in zip(streams, wires, strict=True)
@@ -254,7 +239,7 @@ class Day:
         )
         await self.ctl("drain and stop", "stop")
         await asyncio.gather(*asked)
-        if self.diary.ledger.total - before != len(streams):
+        if total(self.diary.ledger) - before != len(streams):
             self.diary.wrong.append("a stream in flight was cut by the stop")
         code = await asyncio.to_thread(self.service.wait_exit)
         left = self.service.session()
@@ -267,13 +252,7 @@ class Day:
     async def compare(self, when: str) -> None:
         """While nobody asks, all that is shown has to be what the clients have counted."""
         ledger = self.diary.ledger
-        agreement = Agreement(when, ledger.total, {}, sum(ledger.lost.values()))
-        for kill in ledger.kills:
-            # A count is written down at most so long after it, and an answer is on its way for a moment.
-            moments = [
-                at for at in ledger.moments if kill.at - 2 * COUNT_DELAY <= at <= kill.at + COUNT_DELAY
-            ]
-            agreement.unwritten += len(moments)
+        agreement = Agreement(when, total(ledger), {}, sum(ledger.lost.values()))
         looks: dict[str, Callable[[], int]] = {
             "status.json": lambda: self.service.seen()["responses"]["2xx"],
             "metrics": lambda: int(float(TOTAL.findall(self.service.admin("/metrics")[1])[0])),
@@ -302,10 +281,9 @@ class Day:
 
     def page(self) -> int:
         with Browser() as browser, browser.open(f"http://127.0.0.1:{self.service.admin_port}/") as page:
-            page.wait_for("document.body.innerText.match(/requests [\\d,]+/)")
-            return int(
-                page.evaluate("document.body.innerText.match(/requests ([\\d,]+)/)[1].replaceAll(',', '')")
-            )
+            found = "document.body.innerText.match(/responses 2xx\\s+([\\d,]+)/)"
+            page.wait_for(found)
+            return int(page.evaluate(f"{found}[1].replaceAll(',', '')"))
 
 
 async def day(directory: Path, pause: float) -> Diary:

@@ -17,4 +17,4 @@ def test_everything_that_operators_do_fails_no_request_and_is_counted_to_the_las
     print(diary)
     assert diary.problems() == []
     assert len(diary.agreements) == 2
-    assert diary.ledger.total > 100
+    assert sum(diary.ledger.answered.values()) > 100

@@ -314,6 +314,15 @@ def test_what_was_counted_is_seen_soon_and_not_only_with_the_tick(worker: Worker
     assert state.settled  # whatever comes next is told again
 
 
+def test_responses_are_counted_where_they_outlive_the_worker(make: Any) -> None:
+    worker = make(watched=True)
+    worker.start()
+    for status in (200, 204, 302, 404, 503, 101, 999):
+        worker.server.server_state.refused(status, 0)
+    counted = [worker.row[cell] for cell in (Cell.RESPONSES_OTHER, *RESPONSES)]
+    assert counted == [1, 1, 2, 1, 1, 1]
+
+
 def test_where_nobody_can_look_nothing_is_measured(make: Any) -> None:
     worker = make(watched=False)
     state = worker.server.server_state

@@ -27,23 +27,25 @@ class Cell(enum.IntEnum):
     REQUESTS = 7  # worker: requests answered so far
     IN_FLIGHT = 8  # worker: running application tasks
     READY = 9  # worker: when it became ready
-    # Responses begun so far, by the class of their status; worker.
-    RESPONSES_1XX = 10
-    RESPONSES_2XX = 11
-    RESPONSES_3XX = 12
-    RESPONSES_4XX = 13
-    RESPONSES_5XX = 14
-    WEBSOCKETS = 15  # worker: open WebSocket connections
-    LOOP_LAG = 16  # worker: how late the event loop's last tick was, in microseconds
-    CPU = 17  # worker: CPU time used so far, in microseconds
-    RSS = 18  # worker: resident memory in bytes
-    SEQUENCE = 19  # master, in its own row: odd while counters move there
-    CONTROL_TICK = 20  # control process, in the master's row: when its event loop last ran
-    BYTES_IN = 21  # worker: what clients have sent so far
-    BYTES_OUT = 22  # worker: what they were sent so far
-    DURATION = 23  # worker: how long all requests answered have taken, in microseconds
+    # Responses begun so far, by the class of their status, written at once: a worker that is killed has counted all of
+    # its answers. Those of no class come first. Worker.
+    RESPONSES_OTHER = 10
+    RESPONSES_1XX = 11
+    RESPONSES_2XX = 12
+    RESPONSES_3XX = 13
+    RESPONSES_4XX = 14
+    RESPONSES_5XX = 15
+    WEBSOCKETS = 16  # worker: open WebSocket connections
+    LOOP_LAG = 17  # worker: how late the event loop's last tick was, in microseconds
+    CPU = 18  # worker: CPU time used so far, in microseconds
+    RSS = 19  # worker: resident memory in bytes
+    SEQUENCE = 20  # master, in its own row: odd while counters move there
+    CONTROL_TICK = 21  # control process, in the master's row: when its event loop last ran
+    BYTES_IN = 22  # worker: what clients have sent so far
+    BYTES_OUT = 23  # worker: what they were sent so far
+    DURATION = 24  # worker: how long all requests answered have taken, in microseconds
     # How many requests took how long; worker. DURATION_BUCKETS cells from here on.
-    DURATIONS = 24
+    DURATIONS = 25
 
 
 # What a worker has done stays done when it is gone: these are added up in the master's row.
@@ -104,6 +106,10 @@ class Row:
 
     def __setitem__(self, cell: int, value: int) -> None:
         self._cells[cell] = value
+
+    def part(self, first: int, count: int) -> memoryview:
+        """Some cells that follow one another, for one that writes them very often."""
+        return self._cells[first : first + count]
 
     def seconds(self, cell: Cell) -> float:
         """A time cell in seconds."""

@@ -37,7 +37,7 @@ TRIAL = "UVICORN_UPGRADE_TRIAL"
 
 # Counted up when the content changes, or the layout of the scoreboard: a program that does not know the number adopts
 # nothing. The trial is told it, so that such a program never takes over.
-VERSION = 5
+VERSION = 6
 
 logger = logging.getLogger("uvicorn.error")
 

@@ -17,7 +17,7 @@ import psutil
 
 from uvicorn._compat import resident_memory
 from uvicorn._ipc.channel import Kind
-from uvicorn._ipc.scoreboard import DURATION_CELLS, RESPONSES, Cell, Drain
+from uvicorn._ipc.scoreboard import DURATION_CELLS, Cell, Drain
 from uvicorn._ipc.start import WorkerStart
 from uvicorn._tuning import freeze_heap
 from uvicorn.server import TICK, Server, ServerHooks
@@ -104,6 +104,8 @@ class WorkerHooks(ServerHooks):
         if self._start.watched:
             state = server.server_state
             state.measured = state.settled = True
+            # Not carried over like the others: what a worker has answered, it has counted when it is killed.
+            state.responses = self._row.part(Cell.RESPONSES_OTHER, len(state.responses))
             state.on_unsettled = functools.partial(self._carry_over_soon, server)
 
     def started(self, server: Server) -> None:
@@ -190,8 +192,6 @@ class WorkerHooks(ServerHooks):
         row[Cell.CONNECTIONS] = len(state.connections)
         row[Cell.REQUESTS] = state.total_requests
         row[Cell.IN_FLIGHT] = len(state.tasks)
-        for i, cell in enumerate(RESPONSES, 1):
-            row[cell] = sum(state.statuses[100 * i : 100 * i + 100])
         row[Cell.WEBSOCKETS] = state.websockets
         if state.measured:
             row[Cell.BYTES_IN] = state.bytes_in

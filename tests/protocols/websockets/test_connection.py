@@ -110,7 +110,7 @@ def test_upgrade_reaches_the_application_and_is_answered(http: Any, ws: Any, byt
         assert read_frames(peer.transport.take()) == [Sent(TEXT, b"abab"), closed(4000, "done")]
         peer.websocket.data_received(close_frame(4000))
         assert peer.transport.closed
-        assert (peer.state.websockets, peer.state.statuses[101]) == (1, 1)
+        assert (peer.state.websockets, peer.state.responses[1]) == (1, 1)
         peer.websocket.connection_lost(None)
         assert peer.state.websockets == 0
         assert peer.state.connections == set()
@@ -628,7 +628,7 @@ def test_handshake_that_the_application_does_not_answer_ends_with_504(
         peer.connection.expire(107.0)
         assert peer.transport.take().startswith(b"HTTP/1.1 504 Gateway Timeout\r\n")
         assert peer.transport.closed
-        assert peer.state.statuses[504] == 1
+        assert peer.state.responses[5] == 1
         assert await peer.receive() == {"type": "websocket.disconnect", "code": 1006}
         with pytest.raises(ClientDisconnected):
             await peer.send("accept")

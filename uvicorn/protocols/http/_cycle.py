@@ -15,6 +15,7 @@ from uvicorn._types import ASGI3Application, ASGIReceiveEvent, ASGISendEvent
 from uvicorn.protocols._context import is_cancelled
 from uvicorn.protocols._flow import HIGH_WATER_LIMIT, forget, wake
 from uvicorn.protocols._say import say
+from uvicorn.protocols._state import CLASS_OF
 from uvicorn.protocols.http._framing import CHUNKED, CLOSE, LAST_CHUNK, LENGTH
 
 if TYPE_CHECKING:
@@ -303,7 +304,7 @@ class RequestCycle:
         )
         self.stage = STARTED
         self._expects_continue = False
-        context.state.statuses[status] += 1
+        context.state.responses[CLASS_OF[status]] += 1
         if connection.access is not None:
             connection.access.log(self.scope, status)
         # ASGI lets the head wait for the first piece of the body; not longer, though, than a turn of the event loop:

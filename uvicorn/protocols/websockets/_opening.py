@@ -16,7 +16,7 @@ from urllib.parse import unquote
 from uvicorn.protocols._access import CHANGED_SCOPE, client_text, mended, request_path
 from uvicorn.protocols._context import ConnectionContext, ProtocolConfig
 from uvicorn.protocols._say import say
-from uvicorn.protocols._state import ServerState
+from uvicorn.protocols._state import CLASS_OF, ServerState
 from uvicorn.protocols._upgrade import UpgradeRequest
 from uvicorn.protocols.http._framing import CHUNKED, LAST_CHUNK, NONE, ResponseFramer
 from uvicorn.protocols.utils import (
@@ -103,12 +103,12 @@ class Opening:
         self._write(
             accept_response(self._handshake, extensions, subprotocol, context.default_lines(), fields)
         )
-        context.state.statuses[101] += 1
+        context.state.responses[1] += 1
         self.log("[accepted]")
 
     def refuse(self, status: int) -> None:
         """Answer with a response of our own."""
-        self._context.state.statuses[status] += 1
+        self._context.state.responses[CLASS_OF[status]] += 1
         if status == 500:
             body = b"Internal Server Error"
         else:
@@ -160,7 +160,7 @@ class Opening:
 
     def _begin_denial(self, status: int, headers: list[tuple[bytes, bytes]], body: bytes, more: bool) -> None:
         context = self._context
-        context.state.statuses[status] += 1
+        context.state.responses[CLASS_OF[status]] += 1
         names = {name.lower() for name, _ in headers}
         bodiless = status in (204, 304)
         if not more and not bodiless and not names & {b"content-length", b"transfer-encoding"}:
