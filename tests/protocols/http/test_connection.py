@@ -851,9 +851,13 @@ NO_WEBSOCKETS = (
 )
 
 
-def test_websocket_without_an_implementation_is_served_as_http(protocol_class: Any, log: Log) -> None:
+@pytest.mark.parametrize("upgrade", [b"WebSocket", b"h2c"])
+def test_upgrade_without_an_implementation_is_served_as_http(
+    protocol_class: Any, log: Log, upgrade: bytes
+) -> None:
     protocol = connect(protocol_class, Answer(), ws="none")
-    protocol.data_received(HANDSHAKE)
+    assert b"Upgrade: WebSocket" in HANDSHAKE
+    protocol.data_received(HANDSHAKE.replace(b"Upgrade: WebSocket", b"Upgrade: " + upgrade))
     run(protocol)
     assert statuses(protocol.transport) == [200]
     assert log.messages == ["Unsupported upgrade request.", NO_WEBSOCKETS]

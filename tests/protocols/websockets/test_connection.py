@@ -197,6 +197,12 @@ REFUSED = b"content-type: text/plain; charset=utf-8\r\ncontent-length: %d\r\ncon
     [
         (b"Sec-WebSocket-Key", b"X-Key", "missing Sec-WebSocket-Key header", False),
         (b"Version: 13", b"Version: 8", "invalid Sec-WebSocket-Version header: 8", True),
+        (
+            b"Sec-WebSocket-Key: " + KEY + b"\r\nSec-WebSocket-Version: 13",
+            b"Sec-WebSocket-Version: 11",
+            "missing Sec-WebSocket-Key header",
+            True,
+        ),
         (b"Sec-WebSocket-Version", b"X-Version", "missing Sec-WebSocket-Version header", True),
         (
             b"X-Name",

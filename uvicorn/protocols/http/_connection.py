@@ -684,17 +684,16 @@ class HTTPConnection(asyncio.Protocol):
 
     def _takes_upgrade(self, head: Head, method: bytes, headers: list[tuple[bytes, bytes]]) -> bool:
         # RFC 6455 4.1: the opening request is a GET. Whatever else asks to upgrade is an ordinary request.
-        if head.upgrade != b"websocket" or head.length != 0 or method != b"GET":
+        opens_websocket = head.upgrade == b"websocket" and head.length == 0 and method == b"GET"
+        if not opens_websocket or self.config.ws_protocol_class is None:
             say(self.logger, logging.WARNING, "Unsupported upgrade request.")
-            return False
-        if self.config.ws_protocol_class is None:
-            say(self.logger, logging.WARNING, "Unsupported upgrade request.")
-            say(
-                self.logger,
-                logging.WARNING,
-                "No supported WebSocket library detected. Please use \"pip install 'uvicorn[standard]'\", "
-                "or install 'websockets' or 'wsproto' manually.",
-            )
+            if self.config.ws_protocol_class is None:
+                say(
+                    self.logger,
+                    logging.WARNING,
+                    "No supported WebSocket library detected. Please use \"pip install 'uvicorn[standard]'\", "
+                    "or install 'websockets' or 'wsproto' manually.",
+                )
             return False
         self._upgrade = UpgradeRequest(method, head.path, head.query, headers)
         self.ending = True

@@ -69,8 +69,12 @@ class Handshake:
         for name, value in headers:
             if name.startswith(b"sec-websocket-"):
                 values.setdefault(name, []).append(value)
-        self.key = _key(values.get(b"sec-websocket-key", []))
         version = b",".join(values.get(b"sec-websocket-version", []))
+        try:
+            self.key = _key(values.get(b"sec-websocket-key", []))
+        except BadHandshake as exc:
+            exc.version = version not in (b"", b"13")  # a client of another version may have no key
+            raise
         if not version:
             raise BadHandshake("missing Sec-WebSocket-Version header", version=True)
         if version != b"13":

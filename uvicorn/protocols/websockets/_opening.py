@@ -15,6 +15,7 @@ from urllib.parse import unquote
 
 from uvicorn.protocols._access import CHANGED_SCOPE, client_text, mended, request_path
 from uvicorn.protocols._context import ConnectionContext, ProtocolConfig
+from uvicorn.protocols._fields import field
 from uvicorn.protocols._say import say
 from uvicorn.protocols._state import CLASS_OF, ServerState
 from uvicorn.protocols._upgrade import UpgradeRequest
@@ -132,7 +133,7 @@ class Opening:
         Raises:
             InvalidResponse: It cannot.
         """
-        headers = [(bytes(name), bytes(value)) for name, value in start.get("headers") or ()]
+        headers = [field(name, value) for name, value in start.get("headers") or ()]
         self._context.framer.head(start["status"], headers, b"", False, True, False)
         return start["status"], headers
 
