@@ -34,6 +34,7 @@ MESSAGES ?= 100
 help:
 	@echo "make serve     run examples/ under a master with two workers"
 	@echo "make test      run all tests"
+	@echo "make dependents     run the tests of projects that use uvicorn, with 0.37.0 and with this tree; NAMES=\"httpx mcp\""
 	@echo "make systemd-test   boot Debian, and run the life cycles of deploy/systemd under its systemd; needs root"
 	@echo "make image-test     build the image of deploy/docker and run it; needs root, buildah and podman"
 	@echo "make check     lint, formatting, types, import contracts, generated files"
@@ -96,6 +97,10 @@ serve: $(VENV)/.serve
 test: $(VENV)/.test
 	@echo "Running the tests ..."
 	@$(BIN)/python -m pytest --numprocesses $(JOBS) --quiet $(ARGS)
+
+.PHONY: dependents
+dependents: $(BIN)/python
+	@$(BIN)/python -m tests.dependents $(NAMES)
 
 systemd-test: $(VENV)/.test
 	@$(BIN)/python -m tests.real.systemd $(ARGS)

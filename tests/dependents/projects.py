@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 
 @dataclass(frozen=True)
@@ -15,14 +15,22 @@ class Project:
         needs: What its tests import beside the project itself and uvicorn; versions are pinned where a newer one
             breaks the project's tests with any server.
         paths: The tests, in the sdist.
+        without: What is taken away from the sdist: a package that would be imported in place of the installed one.
         options: More for pytest: what the project's own configuration lacks, or takes for granted.
+        differs: What is another way here on purpose: the reason by the beginning of the tests' ids.
     """
 
     name: str
     version: str
     needs: tuple[str, ...]
     paths: tuple[str, ...] = ("tests",)
+    without: tuple[str, ...] = ()
     options: tuple[str, ...] = ()
+    differs: dict[str, str] = field(default_factory=dict)
+
+    def reason(self, test: str) -> str | None:
+        """Why this test may fail here."""
+        return next((reason for start, reason in self.differs.items() if test.startswith(start)), None)
 
 
 # Of the time of uvicorn 0.37.0: its "websockets" implementation needs the library's legacy interface.
@@ -30,6 +38,48 @@ _STANDARD = ("websockets==15.0.1", "httptools", "uvloop", "python-dotenv", "watc
 _PYTEST = ("pytest==8.4.2", "pytest-timeout")
 
 PROJECTS = (
+    Project(
+        "uvicorn",
+        "0.37.0",
+        (
+            *("pytest==8.3.5", "pytest-timeout", "pytest-mock==3.14.0", "pytest-xdist[psutil]==3.6.1"),
+            *("websockets==13.1", *_STANDARD[1:], "httpx==0.28.1", "trustme==1.2.1", "cryptography"),
+            *("a2wsgi==1.10.8", "pyyaml"),
+        ),
+        without=("uvicorn",),
+        options=("-o", "addopts=", "--continue-on-collection-errors"),
+        # "listed": in docs/migrating.md. "private": the test looks at what is no promise.
+        differs={
+            "tests/supervisors/test_multiprocess.py::": "private: Process, signal_queue",
+            "tests/supervisors/test_reload.py::": "private: imports _display_path",
+            "tests/test_subprocess.py::": "private: imports uvicorn._subprocess",
+            "tests/middleware/test_logging.py::test_trace_logging_on_ws_protocol": "listed: half closed first",
+            "tests/protocols/test_http.py::test_keepalive_timeout_with_pipelined_requests": (
+                "private: an attribute of the protocol"
+            ),
+            "tests/protocols/test_http.py::test_response_header_splitting": "listed: the client gets 500",
+            "tests/protocols/test_http.py::test_100_continue_sent_when_body_consumed": (
+                "listed: no 100 where the body is there"
+            ),
+            "tests/protocols/test_http.py::test_unsupported_ws_upgrade_request_warn_on_auto": (
+                "private: an attribute of the protocol"
+            ),
+            "tests/protocols/test_http.py::test_scopes": "private: the scope of a request that is over",
+            "tests/protocols/test_websocket.py::test_connection_lost_before_handshake_complete": (
+                "listed: a handshake in flight is waited for"
+            ),
+            "tests/protocols/test_websocket.py::test_send_binary_data_to_server_bigger_than_default_on_websockets"
+            "[httptools-max=10 sent=11]": "the client refuses the close frame, whose reason is above its own limit",
+            "tests/protocols/test_websocket.py::test_send_binary_data_to_server_bigger_than_default_on_websockets"
+            "[h11-max=10 sent=11]": "the client refuses the close frame, whose reason is above its own limit",
+            "tests/protocols/test_websocket.py::test_server_reject_connection_with_body_nolength[wsproto": (
+                "listed: with a length"
+            ),
+            "tests/test_cli.py::test_cli_incomplete_app_parameter": "listed: exit code 3",
+            "tests/test_main.py::test_exit_on_create_server_with_invalid_host": "listed: exit code 3",
+            "tests/test_config.py::test_log_config_": "private: puts another open() into uvicorn.config",
+        },
+    ),
     Project(
         "httpx",
         "0.28.1",
