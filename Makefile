@@ -27,8 +27,6 @@ SOAK_ARGUMENTS ?=
 # How many messages a case of many has in `make autobahn`.
 MESSAGES ?= 100
 
-
-
 .PHONY: help serve test check fuzz day soak corpus-count audit format generate clean autobahn systemd-test bench bench-full guard exchange image-test
 
 help:
