@@ -132,8 +132,10 @@ def main() -> None:
     guarding = commands.add_parser(
         "guard", help="what the request path costs in the process, beside the recorded figure"
     )
-    guarding.add_argument("--processes", type=int, default=7, help="whose median counts")
-    guarding.add_argument("--blocks", type=int, default=30, help="of ten turns for each case in each process")
+    guarding.add_argument("--processes", type=int, default=5, help="whose median counts")
+    guarding.add_argument(
+        "--blocks", type=int, default=50, help="of twenty turns for each case in each process"
+    )
     guarding.add_argument("--record", action="store_true", help="keep the figures, to compare with")
     guarding.set_defaults(command=lambda options: guard(options.processes, options.blocks, options.record))
     recording = commands.add_parser("record", help="keep the last run, and write it into docs/performance.md")

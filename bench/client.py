@@ -139,7 +139,7 @@ def requests(load: Load) -> Iterator[bytes]:
     if load.vary == "nothing":
         yield from itertools.repeat((b"%b HTTP/1.1\r\n%b" % (start, rest)) * load.pipeline)
     start += b"&n=" if b"?" in start else b"?n="
-    for number in itertools.count(random.getrandbits(32)):
+    for number in itertools.count(random.randrange(10**9, 2 * 10**9)):
         other = b"X-Request-Id: %032x\r\n" % number if load.vary == "head" else b""
         yield b"%b%d HTTP/1.1\r\n%b%b" % (start, number, other, rest) * load.pipeline
 

@@ -1,4 +1,5 @@
 import asyncio
+from collections.abc import Callable
 
 import pytest
 import uvloop
@@ -26,11 +27,12 @@ def test_the_median_process_counts() -> None:
     assert combined(children) == {"hello": [1.1, 3.1]}
 
 
-@pytest.mark.parametrize("name", [*CASES, "reference"])
-def test_every_request_is_answered(name: str) -> None:
+@pytest.mark.parametrize("make", [case, reference])
+@pytest.mark.parametrize("load", CASES.values(), ids=CASES)
+def test_every_request_is_answered(load: Load, make: Callable[..., Bench]) -> None:
     async def some_turns() -> None:
         loop = asyncio.get_running_loop()
-        bench = reference(loop) if name == "reference" else case(CASES[name], loop)
+        bench = make(load, loop)
         await bench.run_turns(3)
         bench.check()
         assert len(bench.times) == 3
