@@ -138,15 +138,15 @@ bench: $(VENV)/.bench
 bench-full: $(VENV)/.bench
 	@$(BIN)/python -m bench run --scenarios all --rounds 7
 
-# Strict: what could not be looked up was not audited. The second looks for what bandit looks for, but for assert, which
-# states here what the type checker cannot know, and decides nothing.
-audit: $(VENV)/.serve $(VENV)/.check
 guard: $(VENV)/.test
 	@$(BIN)/python -m bench guard
+
 exchange: $(VENV)/.test
 	@$(BIN)/python -m tests.e2e.exchange
 
-audit: $(VENV)/.serve
+# Strict: what could not be looked up was not audited. The second looks for what bandit looks for, but for assert, which
+# states here what the type checker cannot know, and decides nothing.
+audit: $(VENV)/.serve $(VENV)/.check
 	@$(PIP) install --group audit
 	@$(BIN)/python -m pip --quiet freeze --local --exclude-editable >$(VENV)/installed.txt
 	$(BIN)/pip-audit --strict --no-deps --disable-pip --requirement $(VENV)/installed.txt
