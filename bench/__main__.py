@@ -56,7 +56,7 @@ def machine() -> dict[str, Any]:
 
 
 def run(options: argparse.Namespace) -> None:
-    chosen = chosen_from(KNOWN, options.scenarios, [name for name, each in KNOWN.items() if each.quick])
+    chosen = chosen_from(KNOWN, options.scenarios, [name for name, each in SCENARIOS.items() if each.quick])
     contenders = chosen_from(CONTENDERS, options.contenders, list(CONTENDERS))
     servers = [CONTENDERS[each] for each in contenders]
     found: dict[str, Any] = {

@@ -13,21 +13,13 @@ from typing import Any, Self
 
 from bench.contenders import Contender
 from bench.loading import own_load
-from bench.running import PATIENCE, POLL, READY, CannotRun, Server, answers
+from bench.running import PATIENCE, POLL, CannotRun, Server
 from bench.scenarios import Load
 
 PLAIN = "plain:app"
 RELOADS = 5
 KILLS = 5
 Figures = dict[str, float]
-
-
-def until(condition: Callable[[], Any], what: str) -> None:
-    deadline = time.monotonic() + PATIENCE
-    while not condition():
-        if time.monotonic() > deadline:
-            raise CannotRun(f"not seen in {PATIENCE:g} s: {what}")
-        time.sleep(POLL)
 
 
 def start(workers: int) -> Callable[[Contender], Figures]:
@@ -37,16 +29,9 @@ def start(workers: int) -> Callable[[Contender], Figures]:
         server = Server(contender, PLAIN, workers=workers)
         try:
             server.start()
-            until(
-                lambda: (
-                    server.exited() or (server.log.count(READY) >= workers and answers(server.port, False))
-                ),
-                "all workers",
-            )
-            took = time.monotonic() - server.started
-            if server.exited():
-                raise CannotRun(f"{contender.title} has ended. Its log:\n{server.log[-3000:]}")
-            return {"s": took}
+            server.wait_workers(workers)
+            server.wait_answer()
+            return {"s": time.monotonic() - server.started}
         finally:
             server.end()
 
@@ -78,7 +63,7 @@ class Clients:
         return float(sum(sum(self.results[kind]["failures"].values()) for kind in kinds or self.results))
 
     def most(self, field: str) -> float:
-        return max(result[field] for result in self.results.values())
+        return max(float(result[field]) for result in self.results.values())
 
 
 def reload(contender: Contender) -> Figures:
@@ -88,15 +73,11 @@ def reload(contender: Contender) -> Figures:
         server.wait_workers(2)
         with Clients(server.port, 12, "kept", "fresh") as clients:
             for i in range(RELOADS):
-                old = {each.pid for each in server.tree()[1:]}
+                old = set(server.workers())
                 began = time.monotonic()
                 server.send_signal(signal.SIGHUP)
-                until(lambda i=i: server.log.count(READY) >= 2 * (i + 2), "the new workers")
-                # Helpers that belong to nobody's generation stay.
-                until(
-                    lambda old=old: len(old & {each.pid for each in server.tree()}) <= 1,
-                    "the end of the old workers",
-                )
+                server.wait_workers(2 * (i + 2))
+                wait_gone(server, old)
                 took.append(time.monotonic() - began)
     return {
         "failed, kept": clients.failed("kept"),
@@ -107,12 +88,20 @@ def reload(contender: Contender) -> Figures:
     }
 
 
+def wait_gone(server: Server, pids: set[int]) -> None:
+    deadline = time.monotonic() + PATIENCE
+    while pids & {each.pid for each in server.tree()}:
+        if time.monotonic() > deadline:
+            raise CannotRun(f"{server.contender.title}: old workers are there {PATIENCE:g} s after a reload")
+        time.sleep(POLL)
+
+
 def recycle(contender: Contender) -> Figures:
     with Server(contender, PLAIN, workers=2, limit_max_requests=1000) as server:
         server.wait_workers(2)
         with Clients(server.port, 10, "kept", "fresh") as clients:
             pass
-        started = server.log.count(READY) - 2
+        started = len(server.workers()) - 2
     return {"failed": clients.failed(), "longest ms": clients.most("max"), "workers replaced": float(started)}
 
 
@@ -126,10 +115,7 @@ def kill(contender: Contender) -> Figures:
                 victim = worker(server)
                 began = time.monotonic()
                 os.kill(victim, signal.SIGKILL)
-                with contextlib.suppress(CannotRun):
-                    until(lambda i=i: server.exited() or server.log.count(READY) >= 5 + i, "the successor")
-                if server.exited():
-                    raise CannotRun(f"its master ended at kill {i + 1}")
+                server.wait_workers(5 + i)
                 gaps.append(time.monotonic() - began)
                 time.sleep(max(0, 1 - gaps[-1]))
     return {

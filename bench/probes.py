@@ -39,7 +39,6 @@ class Probe:
         take: Returns the figures of one run.
         targets: What this server should reach, by figure.
         needs: Names that a contender may have among what it cannot do.
-        quick: Whether it is part of the short run.
     """
 
     name: str
@@ -47,7 +46,6 @@ class Probe:
     take: Callable[[Contender], Figures]
     targets: dict[str, str]
     needs: frozenset[str] = frozenset({"workers"})
-    quick: bool = False
 
     def possible(self, cannot: frozenset[str]) -> bool:
         return not cannot & (self.needs | {self.name})
@@ -196,7 +194,6 @@ PROBES = {
                 f"12 fairness, 64 connections on {count} workers: busiest / mean",
                 fair(count),
                 dict.fromkeys(("burst", "paced", "loaded"), "1.15"),
-                quick=count == 4,
             )
             for count in (2, 4, 8)
         ),
@@ -206,7 +203,6 @@ PROBES = {
                 f"13 start until {count} worker{'s' * (count > 1)} serve",
                 lifecycle.start(count),
                 {"s": limit},
-                quick=count == 8,
             )
             for count, limit in ((1, "0.15"), (8, "0.25"))
         ),

@@ -9,11 +9,11 @@ import socket
 import subprocess
 import tempfile
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
-from typing import Self
+from typing import Any, Self
 
 import psutil
 
@@ -53,7 +53,7 @@ class Server:
         options: More fields of its `Launch`.
     """
 
-    def __init__(self, contender: Contender, app: str, **options: object) -> None:
+    def __init__(self, contender: Contender, app: str, **options: Any) -> None:
         self.contender = contender
         self.port = free_port()
         self._directory = tempfile.TemporaryDirectory()
@@ -61,7 +61,7 @@ class Server:
         self.log_path = self.directory / "log"
         if options.pop("access_log", False):
             options["access_log"] = self.directory / "access.log"
-        self.launch = Launch(contender.python(), app, self.port, **options)  # type: ignore[arg-type]
+        self.launch = Launch(contender.python(), app, self.port, **options)
         self._process: subprocess.Popen[bytes] | None = None
         self.started = 0.0
 
@@ -113,10 +113,15 @@ class Server:
 
     def wait_workers(self, count: int) -> None:
         """Until so many workers have run the application's start-up."""
-        self._wait(lambda: self.log.count(READY) >= count, f"start-up of {count} workers")
+        self._wait(lambda: len(self.workers()) >= count, f"start-up of {count} workers")
 
-    def _wait(self, condition: object, what: str) -> None:
-        assert callable(condition)
+    def workers(self) -> list[int]:
+        """The processes that have run the application's start-up so far, those that have gone since among them."""
+        return [
+            int(line.split()[-1]) for line in self.log.splitlines() if READY in line and line[-1].isdigit()
+        ]
+
+    def _wait(self, condition: Callable[[], object], what: str) -> None:
         deadline = time.monotonic() + PATIENCE
         while not condition():
             if self.exited() or time.monotonic() > deadline:
@@ -150,7 +155,8 @@ class Server:
         total = 0
         for process in self.tree():
             with contextlib.suppress(psutil.NoSuchProcess):
-                total += process.memory_full_info().pss
+                memory = process.memory_full_info()
+                total += getattr(memory, "pss", memory.uss)  # only Linux knows whose shared pages are
         return total
 
 
@@ -205,7 +211,7 @@ def answers(port: int, tls: bool) -> bool:
 
 @contextlib.contextmanager
 def servers(
-    contenders: list[Contender], app: str, failures: dict[str, str], **options: object
+    contenders: list[Contender], app: str, failures: dict[str, str], **options: Any
 ) -> Iterator[list[Server]]:
     """All of them at the same time, so that their rounds can take turns. Who does not come up is left out, with the
     reason in `failures`."""

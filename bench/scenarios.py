@@ -62,7 +62,6 @@ class Scenario:
         needs: Names that a contender may have among what it cannot do.
         server: Options of the launch.
         quick: Whether it is part of the short run.
-        unit: What one request is called in the table.
     """
 
     name: str
@@ -73,7 +72,6 @@ class Scenario:
     needs: frozenset[str] = frozenset()
     server: dict[str, object] = field(default_factory=dict)
     quick: bool = False
-    unit: str = "request"
 
     def possible(self, cannot: frozenset[str]) -> bool:
         return not cannot & (self.needs | {self.name})
@@ -82,12 +80,12 @@ class Scenario:
 def websocket(name: str, title: str, body: int, target: float, deflate: bool = False) -> Scenario:
     load = Load(kind="websocket", path="/ws", body=body, deflate=deflate)
     needs = frozenset({"websocket", *(["deflate"] if deflate else [])})
-    return Scenario(name, title, load, target=target, needs=needs, unit="message", quick=name == "ws-1k")
+    return Scenario(name, title, load, target=target, needs=needs, quick=name == "ws-1k")
 
 
 REQUESTS = (
     Scenario("hello", "1 hello, 13 bytes", target=0.45, quick=True),
-    Scenario("browser", "2 a browser's headers", Load(headers=BROWSER), target=0.50, quick=True),
+    Scenario("browser", "2 a browser's headers", Load(headers=BROWSER), target=0.50),
     Scenario(
         "other-lines", "2 a browser's headers, another query each time", Load(headers=BROWSER, vary="line")
     ),
