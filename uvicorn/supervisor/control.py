@@ -139,8 +139,8 @@ class ControlPost:
         except BindError as exc:
             if not may_fail:
                 raise
-            what = "control socket" if address.kind == "unix" else "admin address"
-            logger.warning("No %s: %s", what, exc)
+            what = "No control socket" if address.kind == "unix" else "No admin address"
+            logger.warning("%s: %s", what, exc)
 
     def _take(self, handed: HandedControl) -> None:
         for each in handed.listeners:
