@@ -59,7 +59,7 @@ def test_systemd_finds_nothing_wrong_with_the_units(units: Path, unit: str) -> N
 @pytest.mark.parametrize("unit", ["uvicorn.service", "uvicorn@web.service"])
 def test_the_units_expose_little(units: Path, unit: str) -> None:
     assert ANALYZE is not None
-    command = [ANALYZE, "security", "--offline=true", "--threshold=25", f"./{unit}"]
+    command = [ANALYZE, "security", "--offline=true", "--threshold=15", f"./{unit}"]
     result = subprocess.run(command, cwd=units, capture_output=True, text=True, check=False)
     assert result.returncode == 0, result.stdout
 

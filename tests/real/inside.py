@@ -204,7 +204,7 @@ def verify(details: list[str]) -> None:
     score = re.search(r"exposure level for .*: (\S+)", run(f"systemd-analyze security {SERVICE}"))
     assert score is not None
     details.append(f"systemd-analyze security: {score[1]}")
-    expect(float(score[1]) <= 2.5, f"exposure {score[1]}")
+    expect(float(score[1]) <= 1.5, f"exposure {score[1]}")
 
 
 def start(details: list[str]) -> None:
@@ -485,7 +485,7 @@ def drop_in_line() -> int:
 
 CYCLES = (
     ("installed by README.md's commands", install),
-    ("verify finds nothing, exposure at most 2.5", verify),
+    ("verify finds nothing, exposure at most 1.5", verify),
     ("start returns when workers serve", start),
     ("reload with new code under load", reload_good),
     ("broken code and broken YAML: active, unchanged, the reason in the status line", reload_broken),
