@@ -7,6 +7,7 @@ The signature stands here for editors and type checkers; names, defaults and mea
 from __future__ import annotations
 
 import asyncio
+import io
 import logging
 import os
 import socket
@@ -44,6 +45,7 @@ from uvicorn.middleware.message_logger import MessageLoggerMiddleware
 from uvicorn.middleware.proxy_headers import ProxyHeadersMiddleware
 from uvicorn.middleware.wsgi import ServedWSGIMiddleware
 from uvicorn.settings.kinds import Duration, Size, Umask
+from uvicorn.settings.sources import env_file_text
 from uvicorn.settings.table import OPTIONS
 
 __all__ = [
@@ -362,7 +364,7 @@ class Config:
         from dotenv import load_dotenv  # noqa: PLC0415 - optional, and only asked for here
 
         logger.info("Loading environment from '%s'", env_file)
-        load_dotenv(dotenv_path=env_file)
+        load_dotenv(stream=io.StringIO(env_file_text(env_file)))
 
     def _choose_reload_paths(
         self,

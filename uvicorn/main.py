@@ -144,11 +144,7 @@ def _do_what_is_told(ctx: click.Context, check_config: bool) -> None:
     if shown != sys.orig_argv:
         # Whoever lists processes sees their command lines. A master and its workers have titles of their own anyway.
         setproctitle.setproctitle(" ".join(shown))
-    try:
-        passed = passed_binds(os.environ)
-    except BindError as exc:
-        click.echo(f"Error: {exc}", err=True)
-        ctx.exit(STARTUP_FAILURE)
+    passed = _passed_binds(ctx)
 
     def again() -> tuple[Any, dict[str, Any]]:
         fresh = resolve(command_line)
@@ -159,9 +155,20 @@ def _do_what_is_told(ctx: click.Context, check_config: bool) -> None:
     with invoked(Invocation(again, dict(os.environ))):
         try:
             run(resolved.values["app"], **arguments_of(resolved, passed))
+        except SettingsError as exc:
+            _refuse(ctx, exc.problems)
         except Exception as exc:  # noqa: BLE001 - the application may raise anything
             report_failure(resolved.values["app"], exc)
             ctx.exit(STARTUP_FAILURE)
+
+
+def _passed_binds(ctx: click.Context) -> list[str]:
+    """What systemd has passed in; ends where that is not there."""
+    try:
+        return passed_binds(os.environ)
+    except BindError as exc:
+        click.echo(f"Error: {exc}", err=True)
+        ctx.exit(STARTUP_FAILURE)
 
 
 def _refuse(ctx: click.Context, problems: Sequence[Problem]) -> NoReturn:

@@ -68,6 +68,7 @@ def main() -> int:
     parser.add_argument("--call", action="append", default=[], help="only this system call")
     parser.add_argument("--first", type=int, default=4, help="how many calls of each kind in a phase")
     parser.add_argument("--most", type=int, default=0, help="at most so many injections, 0 for all")
+    parser.add_argument("--minutes", type=float, default=float("inf"), help="begin none after so long")
     parser.add_argument("--seed", type=int, default=1)
     parser.add_argument("--jobs", type=int, default=2)
     given = parser.parse_args()
@@ -82,14 +83,19 @@ def main() -> int:
     began = time.monotonic()
     injections = plan(options)
     print(f"{len(injections)} injections", flush=True)
+    results = []
     with ThreadPoolExecutor(options.jobs) as pool:
-        results = []
-        for result in pool.map(live, injections):
-            results.append(result)
-            show(result)
+        for result in pool.map(lambda each: in_time(each, began + given.minutes * 60), injections):
+            if result is not None:
+                results.append(result)
+                show(result)
     summarise(results)
-    print(f"{time.monotonic() - began:.0f} s")
+    print(f"{len(results)} of {len(injections)} injections in {time.monotonic() - began:.0f} s")
     return int(any(result.outcome == "FAILED" for result in results))
+
+
+def in_time(injection: Injection, deadline: float) -> Result | None:
+    return live(injection) if time.monotonic() < deadline else None
 
 
 def show(result: Result) -> None:

@@ -10,10 +10,12 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from uvicorn.settings.layers import Raw, merge
+from uvicorn.settings.layers import Raw, SettingsError, merge
 from uvicorn.settings.sources import (
+    MAX_ENV_FILE_SIZE,
     MAX_FILE_SIZE,
     MAX_VALUES,
+    env_file_text,
     from_environ,
     from_yaml,
     missing_files,
@@ -325,3 +327,34 @@ def test_preload_is_refused_where_nobody_adopts_orphans(monkeypatch: pytest.Monk
     for has_subreaper, expected in ((True, []), (False, ["f:3: preload: needs Linux"])):
         monkeypatch.setattr("uvicorn.settings.sources.HAS_SUBREAPER", has_subreaper)
         assert [str(problem).partition(": no other")[0] for problem in unsupported(resolved)] == expected
+
+
+# --- environment files -----------------------------------------------------------------------------------
+
+
+def test_environment_file_of_the_largest_size_is_read(tmp_path: Path) -> None:
+    path = tmp_path / ".env"
+    path.write_bytes(b"#" * MAX_ENV_FILE_SIZE)
+    assert len(env_file_text(path)) == MAX_ENV_FILE_SIZE
+
+
+def test_environment_file_that_is_not_there_is_empty(tmp_path: Path) -> None:
+    assert env_file_text(tmp_path / ".env") == ""
+
+
+@pytest.mark.parametrize(
+    ("content", "problem"),
+    [
+        (None, "cannot be read: Is a directory."),
+        (b"A=\xff\n", "is not UTF-8: invalid start byte at byte 2."),
+        (b"#" * (MAX_ENV_FILE_SIZE + 1), "is larger than 262144 bytes."),
+    ],
+)
+def test_what_can_be_no_environment_file_is_told_by_name(
+    tmp_path: Path, content: bytes | None, problem: str
+) -> None:
+    path = tmp_path / ".env"
+    path.mkdir() if content is None else path.write_bytes(content)
+    with pytest.raises(SettingsError) as caught:
+        env_file_text(path)
+    assert str(caught.value) == f"{path}: {problem}"

@@ -13,11 +13,13 @@ from typing import Any
 import yaml
 
 from uvicorn._compat import HAS_SUBREAPER
-from uvicorn.settings.layers import Layer, Problem, Raw, Resolved
+from uvicorn.settings.layers import Layer, Problem, Raw, Resolved, SettingsError
 from uvicorn.settings.table import APP, OPTIONS
 
 # A configuration is a few kilobytes; what is larger was named by mistake.
 MAX_FILE_SIZE = 1_048_576
+# An environment has room for little more (execve(2)), and the master that reads it has a signal to answer.
+MAX_ENV_FILE_SIZE = 262_144
 # How many values one setting may hold, aliases written out: a few lines of aliases to aliases would fill the memory.
 MAX_VALUES = 100_000
 
@@ -64,6 +66,29 @@ def from_yaml(path: str | os.PathLike[str], environ: Mapping[str, str]) -> tuple
         return {}, [_yaml_problem(shown, exc)]
     finally:
         loader.dispose()
+
+
+def env_file_text(path: str | os.PathLike[str]) -> str:
+    """The text of an environment file; "" where there is none, as `load_dotenv` has it.
+
+    Raises:
+        SettingsError: There is something that cannot be one.
+    """
+    try:
+        with open(path, "rb") as file:
+            content = file.read(MAX_ENV_FILE_SIZE + 1)
+        if len(content) > MAX_ENV_FILE_SIZE:
+            raise ValueError(f"is larger than {MAX_ENV_FILE_SIZE} bytes")
+        return content.decode()
+    except FileNotFoundError:
+        return ""
+    except UnicodeDecodeError as exc:
+        why = f"is not UTF-8: {exc.reason} at byte {exc.start}"
+    except OSError as exc:
+        why = f"cannot be read: {exc.strerror or exc}"
+    except ValueError as exc:
+        why = str(exc)
+    raise SettingsError([Problem(os.fspath(path), "", f"{why}.")])
 
 
 def _read_document(
