@@ -19,6 +19,10 @@ JOBS ?= 4
 SECONDS ?= 60
 TARGETS ?= http connection websockets yaml
 
+# How many calls of each kind fail in each phase, and for how long failures are tried.
+FIRST ?= 2
+MINUTES ?= 60
+
 # How long the soak takes, with which seed (0: another one each time), and with what more on the service's command line.
 SOAK_SECONDS ?= 600
 SOAK_SEED ?= 0
@@ -27,7 +31,8 @@ SOAK_ARGUMENTS ?=
 # How many messages a case of many has in `make autobahn`.
 MESSAGES ?= 100
 
-.PHONY: help serve test check fuzz day soak corpus-count audit format generate clean autobahn systemd-test bench bench-full guard exchange image-test
+
+.PHONY: help serve test check fuzz day soak corpus-count audit format generate clean autobahn systemd-test bench bench-full guard exchange image-test inject
 
 help:
 	@echo "make serve     run examples/ under a master with two workers"
@@ -37,6 +42,7 @@ help:
 	@echo "make image-test     build the image of deploy/docker and run it; needs root, buildah and podman"
 	@echo "make check     lint, formatting, types, import contracts, generated files"
 	@echo "make fuzz      fuzz what reads bytes of others, SECONDS=60 for each target; needs atheris"
+	@echo "make inject    let the master's system calls fail, one at a time, for MINUTES=60; needs strace"
 	@echo "make day       all that operators do to a service, under load, and what is shown beside what the clients count"
 	@echo "make soak      all kinds of clients and disturbances at once, SOAK_SECONDS=600; prints a report"
 	@echo "make autobahn  hold every WebSocket implementation to RFC 6455 and RFC 7692; MESSAGES=1000 for Autobahn's counts"
@@ -118,6 +124,9 @@ fuzz: $(VENV)/.fuzz
 		echo "Fuzzing $$target for $(SECONDS) seconds ..."; \
 		nice -n 19 $(BIN)/python -m tests.fuzz $$target --seconds $(SECONDS) || exit 1; \
 	done
+
+inject: $(VENV)/.test
+	@$(BIN)/python -m tests.inject --first $(FIRST) --minutes $(MINUTES)
 
 day: $(VENV)/.test
 	@$(BIN)/python -m tests.day
