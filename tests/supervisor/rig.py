@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import inspect
 import logging
 import os
@@ -46,7 +47,9 @@ class FakeSignals:
         return self._reader
 
     def read(self) -> tuple[list[Event], bool]:
-        return events_of(os.read(self._reader, 4096))
+        with contextlib.suppress(BlockingIOError):
+            return events_of(os.read(self._reader, 4096))
+        return [], False
 
     def put_back(self) -> None:
         self.was_put_back = True

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import inspect
 import itertools
 import os
@@ -19,7 +20,7 @@ import pytest
 from tests.fakes.host import FakeChild
 from tests.supervisor.plans import plan_of
 from tests.supervisor.rig import Rig
-from uvicorn._ipc.channel import Kind
+from uvicorn._ipc.channel import Kind, channel_pair
 from uvicorn._ipc.control import (
     RESTART_REASONS,
     Answer,
@@ -169,6 +170,22 @@ def test_one_that_dies_is_started_again_later_each_time(rig: ControlRig) -> None
     assert len(rig.controls) == 5
     assert len(rig.workers) == 2
     assert rig.logged("workers are not affected") == 4
+
+
+def test_without_descriptors_for_its_channel_it_is_started_later(
+    rig: ControlRig, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    refusals = iter([OSError(errno.EMFILE, "Too many open files")] * 2)
+
+    def pair() -> tuple[socket.socket, socket.socket]:
+        for refusal in refusals:
+            raise refusal
+        return channel_pair()
+
+    monkeypatch.setattr("uvicorn.supervisor.control.channel_pair", pair)
+    assert rig.run_to_the_end() == 0
+    assert len(rig.controls) == 1
+    assert rig.logged("The control process could not be started: Too many open files. Next start in") == 2
 
 
 def test_one_that_has_lived_long_begins_anew(rig: ControlRig) -> None:

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import errno
 import os
+import select
 import signal
 import subprocess
 import sys
+import time
 from collections.abc import Callable
 from pathlib import Path
 
@@ -204,3 +207,31 @@ def test_a_process_may_have_any_name(tmp_path: Path) -> None:
     assert not host.is_stopped(pid)  # ended, but not reaped
     assert host.reap() == [ChildExit(pid, 0)]
     assert ready.exists()
+
+
+class _NoMemory:
+    """A poll object of a system that has no memory for it."""
+
+    def register(self, fd: int, events: int) -> None:
+        pass
+
+    def poll(self, timeout: int | None) -> list[tuple[int, int]]:
+        raise OSError(errno.ENOMEM, "no memory")
+
+
+def test_a_wait_that_the_system_has_no_memory_for_looks_at_everything_after_a_moment(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(select, "poll", _NoMemory)
+    began = time.monotonic()
+    assert PosixHost().wait([3, 4], None) == [3, 4]
+    assert PosixHost().wait([3, 4], 0.0) == [3, 4]
+    assert 0.1 <= time.monotonic() - began < 10
+
+
+def test_a_process_that_may_not_be_signalled_is_no_error(monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(pid: int, number: int) -> None:
+        raise PermissionError(errno.EPERM, "not permitted")
+
+    monkeypatch.setattr(os, "kill", refuse)
+    PosixHost().signal(1, signal.SIGTERM)

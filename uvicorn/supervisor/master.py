@@ -207,10 +207,8 @@ class Master:
         }
         molds = self._spawner.mold_fds()
         readable = self._host.wait([self._signals.fileno(), *channels, *molds, *self._control.fds()], timeout)
-        happened: list[Event] = []
-        if self._signals.fileno() in readable:
-            signalled, _ = self._signals.read()
-            happened += signalled
+        # Also where nothing is readable: one that could not be written there was heard all the same.
+        happened, _ = self._signals.read()
         # Before the workers: what one of them has said counts only when it is known to be there.
         happened += self._spawner.hear()
         for fd in readable:
