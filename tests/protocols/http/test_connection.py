@@ -1014,6 +1014,52 @@ def test_refused_request_gets_its_status_and_the_connection_ends(
     assert log.records[0].levelno == logging.WARNING
 
 
+@pytest.mark.parametrize(
+    ("data", "statuses", "methods"),
+    [
+        (b"HEAD / HTTP/1.1\r\nHost: a/b\r\n\r\n", [400], ["HEAD"]),
+        (request("HEAD / HTTP/1.1", "Expect: other"), [417], ["HEAD"]),
+        (request("HEAD / HTTP/1.1", *["X: v"] * 256), [431], ["HEAD"]),
+        (request("HEAD / HTTP/1.1", "Transfer-Encoding: chunked", body=b"no chunk\r\n"), [400], ["HEAD"]),
+        (GET + b"HEAD / HTTP/1.1\r\nHost: a/b\r\n\r\n", [200, 400], ["GET", "HEAD"]),
+        (request("HEAD / HTTP/1.1") + b"GARBAGE\r\n\r\n", [200, 400], ["HEAD", "GET"]),
+    ],
+)
+def test_refusal_of_head_says_how_long_it_would_be_and_has_no_body(
+    protocol_class: Any, data: bytes, statuses: list[int], methods: list[str]
+) -> None:
+    """RFC 9110 9.3.2. Where it is another request that is refused, there is one."""
+
+    async def main() -> None:
+        protocol = swept(protocol_class, Answer(reads=True))
+        for byte in data:
+            protocol.data_received(bytes([byte]))
+            await settle(3)
+        responses = read_responses(protocol.transport.buffer, tuple(methods))
+        assert [response.status for response in responses] == statuses
+        assert int(responses[-1].headers["content-length"]) > 0
+        if methods[-1] == "HEAD":
+            assert protocol.transport.buffer.endswith(b"\r\n\r\n")
+        else:
+            assert responses[-1].ended
+
+    play(main)
+
+
+def test_late_body_of_head_is_refused_without_a_body(protocol_class: Any) -> None:
+    async def main() -> None:
+        protocol = swept(protocol_class, Answer(reads=True))
+        protocol.data_received(request("HEAD / HTTP/1.1", "Content-Length: 5"))
+        await settle()
+        at(protocol, NOW + 100)
+        assert statuses(protocol.transport, "HEAD") == [408]
+        assert protocol.transport.buffer.endswith(b"content-length: 15\r\n\r\n") or (
+            protocol.transport.buffer.endswith(b"Content-Length: 15\r\n\r\n")
+        )
+
+    play(main)
+
+
 @pytest.mark.parametrize("implementation", IMPLEMENTATIONS)
 def test_bad_request_byte_for_byte(implementation: str) -> None:
     protocol = connect(IMPLEMENTATIONS[implementation], Answer())

@@ -254,9 +254,13 @@ class HTTPConnection(asyncio.Protocol):
         self._head_pending = False
         if self._lingering:
             return False  # the connection has already ended; what else was in the same packet is not served
-        if len(headers) > self.context.fields_limit:
-            raise Refused(431, "too many header fields")
-        head = examine(method, target, version, headers)
+        try:
+            if len(headers) > self.context.fields_limit:
+                raise Refused(431, "too many header fields")
+            head = examine(method, target, version, headers)
+        except Refused as exc:
+            exc.bodiless = method == b"HEAD"
+            raise
         path, query, keep_alive, expects_continue, upgrade, length, forwarded = head
         self.client_goes_on = keep_alive
         if upgrade is not None and may_upgrade and self._takes_upgrade(head, method, headers):
@@ -497,6 +501,8 @@ class HTTPConnection(asyncio.Protocol):
         self._refused = refused
         self.ending = True
         broken, self._receiving = self._receiving, None
+        if broken is not None and broken.stage == WAITING:
+            refused.bodiless = broken.is_head  # it answers this one
         peer = self._peer_text()
         say(self.logger, logging.WARNING, "Invalid HTTP request received. (%s: %s)", peer, refused.reason)
         if self.current is None:
@@ -515,7 +521,12 @@ class HTTPConnection(asyncio.Protocol):
     def _write_refusal(self, refused: Refused) -> None:
         if self._lingering or self.transport.is_closing():
             return
-        answer = refusal(refused.status, self.context.default_lines(), title_case=self.title_case)
+        answer = refusal(
+            refused.status,
+            self.context.default_lines(),
+            title_case=self.title_case,
+            bodiless=refused.bodiless,
+        )
         self.server_state.refused(refused.status, len(answer))
         self.transport.write(answer)
         self._linger()
@@ -625,13 +636,13 @@ class HTTPConnection(asyncio.Protocol):
         self._receiving = None
         cycle.disconnect()
         if waiting:
-            self._refuse_late("request body not complete in time")
+            self._refuse_late("request body not complete in time", cycle.is_head)
         else:
             self.close()
 
-    def _refuse_late(self, reason: str) -> None:
+    def _refuse_late(self, reason: str, bodiless: bool = False) -> None:
         say(self.logger, logging.INFO, "%s: %s.", self._peer_text(), reason)
-        self._write_refusal(Refused(408, reason))
+        self._write_refusal(Refused(408, reason, bodiless))
 
     def timeout_keep_alive_handler(self) -> None:
         """The keep-alive timeout where no server sweeps."""

@@ -49,13 +49,13 @@ class RequestCycle:
         "_expects_continue",
         "_head",
         "_input_ended",
-        "_is_head",
         "_mode",
         "_remaining",
         "_waiters",
         "app",
         "connection",
         "disconnected",
+        "is_head",
         "keep_alive",
         "modern",
         "more_body",
@@ -86,7 +86,7 @@ class RequestCycle:
         self.disconnected = False
         self.task: asyncio.Task[None] | None = None
         self.started_at = 0.0
-        self._is_head = is_head
+        self.is_head = is_head
         self._expects_continue = expects_continue
         # What has arrived and was not taken yet: nothing, one piece, or a list of pieces.
         self._body: bytes | list[bytes] | None = None
@@ -298,7 +298,7 @@ class RequestCycle:
             status,
             message.get("headers", ()),
             context.default_lines(),
-            self._is_head,
+            self.is_head,
             self.modern,
             keep_alive,
         )

@@ -38,12 +38,17 @@ FORBIDDEN_TRAILERS = frozenset((b"content-length", b"transfer-encoding", b"conne
 
 
 class Refused(Exception):
-    """The request cannot be served: `status` for the client, `reason` for the log."""
+    """The request cannot be served: `status` for the client, `reason` for the log.
 
-    def __init__(self, status: int, reason: str) -> None:
+    Attributes:
+        bodiless: Whether the request is known to be HEAD, whose answer has no body.
+    """
+
+    def __init__(self, status: int, reason: str, bodiless: bool = False) -> None:
         super().__init__(reason)
         self.status = status
         self.reason = reason
+        self.bodiless = bodiless
 
 
 class Head(NamedTuple):
