@@ -21,6 +21,8 @@ if TYPE_CHECKING:
 FRAMING_ALLOWANCE = 16384
 FRAMING_RATIO = 8
 
+# How often a closing connection looks whether what still waited has arrived.
+LINGER_POLL = 0.5
 
 # What a TLS client sends first: a handshake record of some version (RFC 8446 5.1).
 _TLS_RECORD = b"\x16\x03"
@@ -40,6 +42,9 @@ class Codec(Protocol):
     def resume(self) -> None:
         """Go on with bytes that were kept back while the pipeline was full. Raises Refused."""
 
+    def drop(self) -> None:
+        """Nothing more is parsed: let go of what would be left to the garbage collector."""
+
 
 class _Discard:
     """Stands in for the codec of a connection that has ended: what still comes is not looked at."""
@@ -48,6 +53,9 @@ class _Discard:
         pass
 
     def resume(self) -> None:
+        pass
+
+    def drop(self) -> None:
         pass
 
 
@@ -71,6 +79,9 @@ class UpgradeBuffer:
     def resume(self) -> None:
         pass
 
+    def drop(self) -> None:
+        pass
+
 
 class HTTPContext(ConnectionContext):
     """The shared decisions of HTTP connections: those of all protocols, and the framer; and the heads that wait."""
@@ -79,6 +90,7 @@ class HTTPContext(ConnectionContext):
         "_call_soon",
         "_held",
         "fields_limit",
+        "first_look",
         "framer",
         "keep_alive",
         "limits_concurrency",
@@ -94,6 +106,7 @@ class HTTPContext(ConnectionContext):
         self.fields_limit = config.limit_request_fields
         self.pipeline_limit = config.limit_pipelined_requests
         self.keep_alive = config.timeout_keep_alive
+        self.first_look = min(LINGER_POLL, config.timeout_response_write)
         self.limits_concurrency = config.limit_concurrency is not None
         self.sections = Sections()
         self._held: list[RequestCycle] = []

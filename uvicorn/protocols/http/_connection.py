@@ -26,7 +26,7 @@ from uvicorn.protocols._refusals import refusal
 from uvicorn.protocols._say import say
 from uvicorn.protocols._state import DURATIONS, ServerState
 from uvicorn.protocols._upgrade import UpgradeRequest, hand_over
-from uvicorn.protocols.http._codec import DISCARD, Codec, HTTPContext, UpgradeBuffer
+from uvicorn.protocols.http._codec import DISCARD, LINGER_POLL, Codec, HTTPContext, UpgradeBuffer
 from uvicorn.protocols.http._cycle import STARTED, WAITING, RequestCycle
 from uvicorn.protocols.http._head import Head, Refused, examine
 from uvicorn.protocols.http._repeats import RepeatedSection, learn, request_line
@@ -37,8 +37,8 @@ from uvicorn.protocols.utils import get_local_addr, get_remote_addr, is_ssl
 FAST = DURATIONS[0]
 # How long a closing connection still reads, so that the client gets the answer and not a reset (RFC 9112 9.6).
 LINGER = 2.0
-# How often a closing connection looks whether what still waited has arrived.
-LINGER_POLL = 0.5
+# More than ever waits to be written.
+_MUCH = 2**62
 
 
 class HTTPConnection(asyncio.Protocol):
@@ -160,7 +160,7 @@ class HTTPConnection(asyncio.Protocol):
                 cycle.disconnect()
         self._pipeline = None
         self._receiving = None
-        self._codec = DISCARD
+        self._discard()
         self.server_state.drop_connection(self)
 
     def data_received(self, data: bytes) -> None:
@@ -290,7 +290,7 @@ class HTTPConnection(asyncio.Protocol):
         scope = self._make_scope("1.1", method, text, path, query, list(section.fields))
         app = self.context.app if section.forwarded else self.context.direct_app
         if not section.keep_alive:
-            self._codec = DISCARD  # nothing behind this request is looked at
+            self._discard()  # nothing behind this request is looked at
         self._begin(RequestCycle(self, scope, app, True, is_head, section.keep_alive, False, False))
 
     def _learn_section(self, data: bytes) -> None:
@@ -497,7 +497,7 @@ class HTTPConnection(asyncio.Protocol):
 
     def _refuse(self, refused: Refused) -> None:
         """The bytes are no request. Nothing after them is parsed; what came before is answered first."""
-        self._codec = DISCARD
+        self._discard()
         self._refused = refused
         self.ending = True
         broken, self._receiving = self._receiving, None
@@ -554,6 +554,7 @@ class HTTPConnection(asyncio.Protocol):
             self.close()
             return
         self._end_here()
+        self._watch_writing(self.server_state.now)
         self.flow.resume_reading()
         transport.write_eof()
 
@@ -562,14 +563,24 @@ class HTTPConnection(asyncio.Protocol):
         if self.current is not None:
             self.current.release_head()
         self._end_here()
+        now = self.server_state.now
+        if now:  # else nobody sweeps, and nobody looks at deadlines
+            # What still waits is asked by the sweep: almost always the connection is gone by then.
+            self._written = _MUCH
+            self._gives_up_at = now + LINGER
+            self.deadline = now + self.context.first_look
         if not self.transport.is_closing():
             self.transport.close()
 
     def _end_here(self) -> None:
         self._lingering = self.ending = True
-        self._codec = DISCARD
-        if self.server_state.now:  # else nobody sweeps, and nobody looks at deadlines
-            self._watch_writing(self.server_state.now)
+        self._discard()
+
+    def _discard(self) -> None:
+        """What still comes is not looked at."""
+        codec, self._codec = self._codec, DISCARD
+        if codec is not None:
+            codec.drop()
 
     # --- deadlines ---------------------------------------------------------------------------
 
@@ -614,7 +625,9 @@ class HTTPConnection(asyncio.Protocol):
 
     def _expire_writing(self, now: float) -> None:
         size = unsent(self.transport)
-        if size < self._written:
+        if self._written == _MUCH and not size:
+            self._written = 0
+        elif size < self._written:
             self._watch_writing(now)
             return
         if now < self._gives_up_at:

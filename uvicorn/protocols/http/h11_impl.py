@@ -62,6 +62,9 @@ class H11Codec:
         self._framing_fed = 0
         self._finished = False  # the last request said that none would follow, or the connection leaves HTTP
 
+    def drop(self) -> None:
+        pass
+
     def feed(self, data: bytes) -> None:
         if self._finished:
             return

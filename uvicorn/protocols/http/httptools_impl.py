@@ -59,7 +59,7 @@ class HttpToolsCodec:
         self._connection = connection
         self._head_limit = connection.config.limit_request_head
         self._smallest_limit = min(self._head_limit, FRAMING_ALLOWANCE)
-        self._parser = httptools.HttpRequestParser(self)
+        self._parser: Any = httptools.HttpRequestParser(self)
         self._url = b""
         self._headers: list[tuple[bytes, bytes]] = []
         self._in_head = True
@@ -122,6 +122,10 @@ class HttpToolsCodec:
     def resume(self) -> None:
         if self._kept:
             self._feed_in_slices(b"")
+
+    def drop(self) -> None:
+        self._finished = True
+        self._parser = None  # it has the codec's callbacks, and nobody but the collector would part them
 
     def _note_version(self) -> None:
         if self._line_end:
@@ -187,9 +191,9 @@ class HttpToolsCodec:
         return stripped
 
     def on_headers_complete(self) -> None:
-        if self._priming:
-            return
         parser = self._parser
+        if self._priming or parser is None:  # dropped, while it was looking at more of the same packet
+            return
         version = parser.get_http_version()
         upgrade = parser.should_upgrade()
         try:
