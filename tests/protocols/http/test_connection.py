@@ -447,7 +447,7 @@ def test_flood_of_requests_is_parsed_a_few_at_a_time(protocol_class: Any) -> Non
         protocol.data_received(GET * count)
         await settle()
         # A slice of them at most has become requests.
-        assert len(protocol._pipeline) <= 16384 // len(GET) + 1
+        assert len(protocol.pipeline) <= 16384 // len(GET) + 1
         answered = 0
         while protocol.current is not None:
             await app.answer(b"")
@@ -538,7 +538,7 @@ def test_lost_connection_tells_the_requests_that_wait(protocol_class: Any) -> No
         protocol = swept(protocol_class, app)
         protocol.data_received(GET + GET_2)
         await settle()
-        waiting = protocol._pipeline[0]
+        waiting = protocol.pipeline[0]
         protocol.connection_lost(None)
         assert waiting.disconnected
         app.finish()
@@ -2376,7 +2376,7 @@ def test_time_of_the_call_is_kept(protocol_class: Any) -> None:
         app = Script()
         protocol = swept(protocol_class, app)
         protocol.data_received(GET + GET_2)
-        waiting = protocol._pipeline[0]
+        waiting = protocol.pipeline[0]
         # Nobody measures: the coarse time will do.
         assert (protocol.current.started_at, waiting.started_at) == (NOW, 0.0)
         assert protocol.current.task in protocol.server_state.tasks

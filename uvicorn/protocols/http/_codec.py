@@ -87,8 +87,8 @@ class HTTPContext(ConnectionContext):
     """The shared decisions of HTTP connections: those of all protocols, and the framer; and the heads that wait."""
 
     __slots__ = (
-        "_call_soon",
         "_held",
+        "call_soon",
         "fields_limit",
         "first_look",
         "framer",
@@ -110,17 +110,17 @@ class HTTPContext(ConnectionContext):
         self.limits_concurrency = config.limit_concurrency is not None
         self.sections = Sections()
         self._held: list[RequestCycle] = []
-        # Programs give loops of their own that have tasks and timers, and nothing else: there no head waits.
-        self._call_soon: Callable[..., object] | None = getattr(loop, "call_soon", None)
+        # Programs give loops of their own that have tasks and timers, and nothing else: there nothing waits.
+        self.call_soon: Callable[..., object] | None = getattr(loop, "call_soon", None)
 
     def hold(self, cycle: RequestCycle) -> None:
         """Let the head of a response wait for its body until the event loop's next turn, at most."""
-        if self._call_soon is None:
+        if self.call_soon is None:
             cycle.release_head()
             return
         self._held.append(cycle)
         if len(self._held) == 1:  # one call for all heads of a turn
-            self._call_soon(self._release)
+            self.call_soon(self._release)
 
     def _release(self) -> None:
         held, self._held = self._held, []

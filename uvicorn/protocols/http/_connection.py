@@ -29,6 +29,7 @@ from uvicorn.protocols._upgrade import UpgradeRequest, hand_over
 from uvicorn.protocols.http._codec import DISCARD, LINGER_POLL, Codec, HTTPContext, UpgradeBuffer
 from uvicorn.protocols.http._cycle import STARTED, WAITING, RequestCycle
 from uvicorn.protocols.http._head import Head, Refused, examine
+from uvicorn.protocols.http._held import HeldResponses
 from uvicorn.protocols.http._repeats import RepeatedSection, learn, request_line
 from uvicorn.protocols.http.flow_control import service_unavailable
 from uvicorn.protocols.utils import get_local_addr, get_remote_addr, is_ssl
@@ -61,7 +62,6 @@ class HTTPConnection(asyncio.Protocol):
         "_head_pending",
         "_last_section",
         "_lingering",
-        "_pipeline",
         "_receiving",
         "_refused",
         "_repeated",
@@ -79,8 +79,10 @@ class HTTPConnection(asyncio.Protocol):
         "deadline",
         "ending",
         "flow",
+        "held",
         "logger",
         "loop",
+        "pipeline",
         "scheme",
         "server_state",
         "transport",
@@ -117,10 +119,11 @@ class HTTPConnection(asyncio.Protocol):
         self.deadline = NEVER
         self.scheme = "http"
         self.client_goes_on = True  # the last head leaves room for another one
+        self.pipeline: deque[RequestCycle] | None = None  # what has come behind the current one
+        self.held: HeldResponses | None = None
         self.ending = False  # no request will be taken after those that have come
         self._codec: Codec | None = None
         self._receiving: RequestCycle | None = None
-        self._pipeline: deque[RequestCycle] | None = None
         self._refused: Refused | None = None
         self._upgrade: UpgradeRequest | None = None
         self._client: tuple[str, int] | None = None
@@ -155,10 +158,10 @@ class HTTPConnection(asyncio.Protocol):
             self._trace("HTTP connection lost")
         self._stop_timer()
         self.flow.resume_writing()
-        for cycle in (self.current, *(self._pipeline or ())):
+        for cycle in (self.current, *(self.pipeline or ())):
             if cycle is not None:
                 cycle.disconnect()
-        self._pipeline = None
+        self.pipeline = None
         self._receiving = None
         self._discard()
         self.server_state.drop_connection(self)
@@ -223,7 +226,7 @@ class HTTPConnection(asyncio.Protocol):
         if self._lingering or self.current is None:
             return None
         self._eof = self.ending = True
-        for cycle in (self.current, *(self._pipeline or ())):
+        for cycle in (self.current, *(self.pipeline or ())):
             cycle.disconnected_input()
         # TLS cannot be half closed: there the answer is None, and the transport closes.
         return True if self.scheme == "http" else None
@@ -297,7 +300,7 @@ class HTTPConnection(asyncio.Protocol):
         """The last two header sections had the same size, or another connection has begun with this one."""
         cycle = self.current
         self._last_section = -1
-        if cycle is None or self._receiving is not None or self._pipeline or self.context.starts_eagerly:
+        if cycle is None or self._receiving is not None or self.pipeline or self.context.starts_eagerly:
             return  # more has come than one request, or the application has had the fields in its hands
         if cycle.modern:
             fields = tuple(cycle.scope["headers"])
@@ -377,7 +380,7 @@ class HTTPConnection(asyncio.Protocol):
     @property
     def pipeline_full(self) -> bool:
         """Whether the codec should keep further requests to itself for now."""
-        return self._pipeline is not None and len(self._pipeline) >= self.context.pipeline_limit
+        return self.pipeline is not None and len(self.pipeline) >= self.context.pipeline_limit
 
     # --- requests in order -------------------------------------------------------------------
 
@@ -399,10 +402,10 @@ class HTTPConnection(asyncio.Protocol):
             state.tasks.add(task)
 
     def _enqueue(self, cycle: RequestCycle) -> None:
-        if self._pipeline is None:
-            self._pipeline = deque()
-        self._pipeline.append(cycle)
-        if len(self._pipeline) >= self.context.pipeline_limit:
+        if self.pipeline is None:
+            self.pipeline = deque()
+        self.pipeline.append(cycle)
+        if len(self.pipeline) >= self.context.pipeline_limit:
             self.flow.pause_reading()
 
     def expect_body(self) -> None:
@@ -413,7 +416,7 @@ class HTTPConnection(asyncio.Protocol):
 
     def may_go_on(self) -> bool:
         """Whether the server has no reason of its own to make the coming response the connection's last."""
-        if self._pipeline or self._upgrade is not None:
+        if self.pipeline or self._upgrade is not None:
             return True  # more has come that wants its answer
         return not (self.server_state.draining or self.ending)
 
@@ -434,7 +437,7 @@ class HTTPConnection(asyncio.Protocol):
         self._awaits_body = False
         if cycle is self._receiving:
             self._response_before_request_end(cycle)
-        elif cycle.keep_alive and not self._pipeline and not self.ending and not state.draining:
+        elif cycle.keep_alive and not self.pipeline and not self.ending and not state.draining:
             # By far the most frequent case, without the questions of the general one.
             flow = self.flow
             if not flow.write_paused:
@@ -464,9 +467,9 @@ class HTTPConnection(asyncio.Protocol):
                 self._linger()
             else:
                 self.close()
-        elif self._pipeline:
-            self._begin(self._pipeline.popleft())
-            if len(self._pipeline) < self.context.pipeline_limit // 2:
+        elif self.pipeline:
+            self._begin(self.pipeline.popleft())
+            if len(self.pipeline) < self.context.pipeline_limit // 2:
                 self._resume_codec()
         elif self._refused is not None:
             self._write_refusal(self._refused)
@@ -479,6 +482,20 @@ class HTTPConnection(asyncio.Protocol):
             self._set_deadline()
             if not self.server_state.now:
                 self._start_timer()
+
+    def hold_back(self, data: bytes) -> None:
+        """A complete response, and another request waits: write them together, if that is answered at once."""
+        if self.held is None:
+            call_soon = self.context.call_soon
+            if call_soon is None:
+                self.transport.write(data)
+                return
+            self.held = HeldResponses(self.transport, call_soon, self.context.pipeline_limit)
+        self.held.hold(data)
+
+    def _write_held(self) -> None:
+        if self.held is not None:
+            self.held.write()
 
     def _start_timer(self) -> None:
         """Nobody sweeps: the keep-alive timeout needs a timer of its own."""
@@ -515,8 +532,8 @@ class HTTPConnection(asyncio.Protocol):
                 self.close()
             else:
                 self._write_refusal(refused)
-        elif broken is not None and self._pipeline:
-            self._pipeline.pop()  # its body can never be complete
+        elif broken is not None and self.pipeline:
+            self.pipeline.pop()  # its body can never be complete
 
     def _write_refusal(self, refused: Refused) -> None:
         if self._lingering or self.transport.is_closing():
@@ -528,6 +545,7 @@ class HTTPConnection(asyncio.Protocol):
             bodiless=refused.bodiless,
         )
         self.server_state.refused(refused.status, len(answer))
+        self._write_held()
         self.transport.write(answer)
         self._linger()
 
@@ -553,6 +571,7 @@ class HTTPConnection(asyncio.Protocol):
         if not self.server_state.now or self._eof or can_write_eof is None or not can_write_eof():
             self.close()
             return
+        self._write_held()
         self._end_here()
         self._watch_writing(self.server_state.now)
         self.flow.resume_reading()
@@ -562,6 +581,7 @@ class HTTPConnection(asyncio.Protocol):
         """Write what is buffered, then close; what still comes in is not looked at."""
         if self.current is not None:
             self.current.release_head()
+        self._write_held()
         self._end_here()
         now = self.server_state.now
         if now:  # else nobody sweeps, and nobody looks at deadlines
@@ -675,8 +695,8 @@ class HTTPConnection(asyncio.Protocol):
         if self.current is None:
             if not self._lingering:
                 self.close()
-        elif self._pipeline:
-            self._pipeline[-1].keep_alive = False
+        elif self.pipeline:
+            self.pipeline[-1].keep_alive = False
         else:
             self.current.keep_alive = False
 
@@ -700,7 +720,7 @@ class HTTPConnection(asyncio.Protocol):
 
     def end_streams(self) -> None:
         """The grace period is nearly over: applications that watch for it see http.disconnect."""
-        for cycle in (self.current, *(self._pipeline or ())):
+        for cycle in (self.current, *(self.pipeline or ())):
             if cycle is not None:
                 cycle.disconnected_input()
 
@@ -729,6 +749,7 @@ class HTTPConnection(asyncio.Protocol):
         if self.context.trace:
             self._trace("Upgrading to WebSocket")
         self._stop_timer()
+        self._write_held()
         self.flow.resume_reading()
         self.server_state.connections.discard(self)
         hand_over(self.config, self.server_state, self.app_state, self.transport, request)

@@ -362,6 +362,12 @@ class RequestCycle:
             state = connection.server_state
             if state.measured:
                 state.bytes_out += len(whole)
+            if last and connection.pipeline:
+                connection.hold_back(whole)
+                return
+            held = connection.held
+            if held is not None and held.parts:
+                held.write()
             connection.transport.write(whole)
 
     def _write_now(self, data: bytes) -> None:
@@ -369,6 +375,9 @@ class RequestCycle:
         state = connection.server_state
         if state.measured:
             state.bytes_out += len(data)
+        held = connection.held
+        if held is not None and held.parts:
+            held.write()
         connection.transport.write(data)
 
     def _write_chunk(self, body: bytes, last: bool) -> None:
