@@ -59,13 +59,13 @@ class ConnectionContext:
     """The decisions that all connections of one server share."""
 
     __slots__ = (
-        "_block",
-        "_block_of",
         "app",
         "asgi_version",
         "config",
         "create_task",
         "direct_app",
+        "lines",
+        "lines_of",
         "logger",
         "loop",
         "own_access",
@@ -103,16 +103,17 @@ class ConnectionContext:
         if config.reset_contextvars:
             self.create_task = _in_fresh_context(self.create_task)
         self.own_access = _own_access_log(config)
-        self._block = b""
-        self._block_of: list[tuple[bytes, bytes]] | None = None
+        # What `default_lines` has made last, and of which headers: who answers each request looks here first.
+        self.lines = b""
+        self.lines_of: list[tuple[bytes, bytes]] | None = None
 
     def default_lines(self) -> bytes:
         """The server's own header lines, made once for each change of them (once a second)."""
         headers = self.state.default_headers
-        if headers is not self._block_of:
-            self._block = b"".join(b"%b: %b\r\n" % (name, value) for name, value in headers)
-            self._block_of = headers
-        return self._block
+        if headers is not self.lines_of:
+            self.lines = b"".join(b"%b: %b\r\n" % (name, value) for name, value in headers)
+            self.lines_of = headers
+        return self.lines
 
     def overloaded(self) -> bool:
         """Whether `limit_concurrency` is reached."""

@@ -372,3 +372,28 @@ def test_cache_keeps_no_long_lines_and_nothing_that_frames() -> None:
 
 def test_last_chunk() -> None:
     assert LAST_CHUNK == b"0\r\n\r\n"
+
+
+@pytest.mark.parametrize("keep_alive", [True, False])
+def test_heads_are_looked_up_with_the_lines_of_the_server_as_they_are_now(keep_alive: bool) -> None:
+    framer = ResponseFramer()
+    headers = [(b"content-length", b"1")]
+    for lines in (b"date: 1\r\n", b"date: 2\r\n"):
+        heads = [framer.head(200, headers, lines, False, True, keep_alive) for _ in range(4)]
+        assert heads == [ResponseFramer().head(200, headers, lines, False, True, keep_alive)] * 4
+    for _ in range(2):
+        kept, closed = (framer.head(200, headers, b"", False, True, alive) for alive in (True, False))
+        assert (kept[3], closed[3]) == (True, False)
+        assert b"close" in closed[0]
+        assert b"close" not in kept[0]
+
+
+@pytest.mark.parametrize("status", [-200, None, "200", []])
+@pytest.mark.parametrize("keep_alive", [True, False])
+def test_no_status_is_taken_for_a_known_one(status: Any, keep_alive: bool) -> None:
+    framer = ResponseFramer()
+    for alive in (True, False):
+        for _ in range(3):
+            framer.head(200, [], b"", False, True, alive)
+    with pytest.raises((InvalidResponse, TypeError)):
+        framer.head(status, [], b"", False, True, keep_alive)

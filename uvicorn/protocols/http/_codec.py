@@ -87,11 +87,11 @@ class HTTPContext(ConnectionContext):
     """The shared decisions of HTTP connections: those of all protocols, and the framer; and the heads that wait."""
 
     __slots__ = (
-        "_held",
         "call_soon",
         "fields_limit",
         "first_look",
         "framer",
+        "held",
         "keep_alive",
         "limits_concurrency",
         "pipeline_limit",
@@ -109,20 +109,18 @@ class HTTPContext(ConnectionContext):
         self.first_look = min(LINGER_POLL, config.timeout_response_write)
         self.limits_concurrency = config.limit_concurrency is not None
         self.sections = Sections()
-        self._held: list[RequestCycle] = []
+        self.held: list[RequestCycle] = []
         # Programs give loops of their own that have tasks and timers, and nothing else: there nothing waits.
         self.call_soon: Callable[..., object] | None = getattr(loop, "call_soon", None)
 
-    def hold(self, cycle: RequestCycle) -> None:
-        """Let the head of a response wait for its body until the event loop's next turn, at most."""
+    def release_soon(self) -> None:
+        """Let the heads that wait for their bodies in `held` go out with the event loop's next turn, at the latest."""
         if self.call_soon is None:
-            cycle.release_head()
-            return
-        self._held.append(cycle)
-        if len(self._held) == 1:  # one call for all heads of a turn
+            self._release()
+        else:
             self.call_soon(self._release)
 
     def _release(self) -> None:
-        held, self._held = self._held, []
+        held, self.held = self.held, []
         for cycle in held:
             cycle.release_head()

@@ -297,7 +297,7 @@ class RequestCycle:
         head, self._mode, self._remaining, self.keep_alive = context.framer.head(
             status,
             message.get("headers", ()),
-            context.default_lines(),
+            context.lines if context.lines_of is context.state.default_headers else context.default_lines(),
             self.is_head,
             self.modern,
             keep_alive,
@@ -310,7 +310,10 @@ class RequestCycle:
         # ASGI lets the head wait for the first piece of the body; not longer, though, than a turn of the event loop:
         # who waits for an event stream wants to see that it has begun.
         self._head = head
-        context.hold(self)
+        held = context.held
+        held.append(self)
+        if len(held) == 1:  # one call for all heads of a turn
+            context.release_soon()
 
     def release_head(self) -> None:
         """Write the head where it still waits."""
@@ -357,7 +360,7 @@ class RequestCycle:
         elif data or last:
             self._head = None
             # By far the most frequent one, without a call.
-            whole = b"%b%b" % (head, data)
+            whole = head + data
             connection = self.connection
             state = connection.server_state
             if state.measured:
