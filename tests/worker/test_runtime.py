@@ -18,7 +18,7 @@ import pytest
 from tests.fakes.loop import FakeLoop
 from tests.worker.starts import Started
 from uvicorn._ipc.channel import Kind, Message
-from uvicorn._ipc.scoreboard import DURATION_CELLS, Cell, Drain, microseconds
+from uvicorn._ipc.scoreboard import DURATION_CELLS, RESPONSES, Cell, Drain, microseconds
 from uvicorn._listening import ServerOpener
 from uvicorn.config import Config
 from uvicorn.protocols._state import DURATIONS
