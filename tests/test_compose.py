@@ -18,8 +18,9 @@ from click.testing import CliRunner
 
 import uvicorn
 from uvicorn import compose
+from uvicorn._addresses import Address
+from uvicorn._listener import Listener
 from uvicorn._pidfile import PidFile, PidFileError
-from uvicorn._sockets import Address, Listener
 from uvicorn.compose import Invocation, Multiprocess, SingleProcessHooks, invoked, plan_from, serve_alone
 from uvicorn.config import Config
 from uvicorn.server import Server, ServerHooks

@@ -14,8 +14,8 @@ from typing import Any
 import pytest
 
 from uvicorn import config as config_module
+from uvicorn._addresses import Address
 from uvicorn._compat import usable_cpus
-from uvicorn._sockets import Address
 from uvicorn.config import HTTP_PROTOCOLS, LIFESPAN, LOOP_FACTORIES, WS_PROTOCOLS, Config
 from uvicorn.importer import import_from_string
 from uvicorn.middleware.asgi2 import ASGI2Middleware

@@ -36,7 +36,7 @@ from tests.protocols.http.harness import (
 )
 from tests.protocols.websockets.frames import BINARY, CLOSE, CONT, RSV1, deflated, frame
 from tests.protocols.websockets.peer import Peer
-from uvicorn._sockets import connections_at_most
+from uvicorn._kernel import connections_at_most
 from uvicorn.config import LOGGING_CONFIG
 from uvicorn.logging import AccessFormatter
 from uvicorn.middleware.proxy_headers import ProxyHeadersMiddleware

@@ -20,7 +20,7 @@ import yaml
 from click.testing import CliRunner, Result
 
 import uvicorn
-from uvicorn._sockets import HANDED_BINDS
+from uvicorn._passed import HANDED_BINDS
 from uvicorn.compose import Multiprocess, SingleProcessHooks
 from uvicorn.config import LOGGING_CONFIG, Config
 from uvicorn.server import Server

@@ -16,7 +16,7 @@ import ssl
 from collections.abc import Callable
 from typing import Any
 
-from uvicorn._sockets import SHORTAGE, SHORTAGE_PAUSE, received_bytes
+from uvicorn._kernel import SHORTAGE, SHORTAGE_PAUSE, received_bytes
 
 # How many connections one wake-up takes where nobody else could.
 ALONE_BATCH = 64

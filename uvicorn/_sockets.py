@@ -1,59 +1,18 @@
-"""Listening sockets: what a bind address means, opening and adopting, and who may unlink a socket file.
-
-An address is one of HOST:PORT, [IPV6]:PORT, unix:PATH, fd://N and systemd:NAME (systemd:NAME:2 is the second of several
-with this name). A socket that was opened here is ours: its file is removed when it closes. An inherited one belongs to
-whoever passed it in and is only closed.
-"""
+"""Opening listening sockets: binding to an address, or taking the one that was passed in for it."""
 
 from __future__ import annotations
 
 import contextlib
 import errno
 import os
-import re
 import socket
 import stat
-import sys
-from collections.abc import Iterable, Mapping, MutableMapping
-from dataclasses import dataclass, field, replace
-from typing import Literal
+from collections.abc import MutableMapping
+from dataclasses import dataclass
 
-if sys.platform != "win32":
-    import fcntl
-    import termios
-
-try:
-    import resource
-except ImportError:  # Windows
-    resource = None  # type: ignore[assignment]
-
-# sd_listen_fds(3): the first inherited descriptor.
-SYSTEMD_FIRST_FD = 3
-# What systemd tells the process that it starts, and nobody else: sd_listen_fds(3), sd_notify(3),
-# sd_watchdog_enabled(3), systemd.exec(5).
-ACTIVATION_VARIABLES = ("LISTEN_PID", "LISTEN_FDS", "LISTEN_FDNAMES", "LISTEN_PIDFDID")
-NOTIFY_VARIABLES = ("NOTIFY_SOCKET", "WATCHDOG_USEC", "WATCHDOG_PID", "FDSTORE")
-# The passed sockets that the program before an upgrade served on, as bind addresses, one in a line.
-HANDED_BINDS = "UVICORN_HANDOVER_BINDS"
-# Names of sockets that are no socket unit's: those that a master has put into the file descriptor store, and, while
-# addresses are being opened, those that have been taken.
-STORED = "uvicorn/"
-_TAKEN = "uvicorn/taken/"
-
-_BRACKETED = re.compile(r"\[([^\]]*)\]:([0-9]+)\Z")
-_HOST_PORT = re.compile(r"([^:/]*):([0-9]+)\Z")
-_SYSTEMD = re.compile(r"systemd:([^:]+)(?::([1-9][0-9]*))?\Z")
-
-# What accept(2) says where there are no descriptors or no memory for a connection; then accepting pauses for this long,
-# in seconds: what is queued stays readable, and would be tried again and again.
-SHORTAGE = frozenset((errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM))
-SHORTAGE_PAUSE = 0.2
-
-# The part of a process's descriptors that may be connections: the application has files and connections of its own.
-CONNECTION_SHARE = 0.9
-
-HAS_UNIX = hasattr(socket, "AF_UNIX")
-
+from uvicorn._addresses import Address, BindError, is_all_of_ipv6
+from uvicorn._listener import HAS_UNIX, Listener, adopt_fd, inode_of
+from uvicorn._passed import STORED, passed_sockets, take_passed
 
 # What 0.37.0 gives the file of a UNIX socket.
 SOCKET_MODE = 0o666
@@ -74,133 +33,6 @@ class SocketRights:
 
 
 USUAL_RIGHTS = SocketRights()
-
-
-class BindError(Exception):
-    """A listening socket cannot be had; the text says which, why, and what to do."""
-
-
-@dataclass(frozen=True, slots=True)
-class Address:
-    """One bind address, taken apart.
-
-    Attributes:
-        kind: What it is.
-        host, port: For "tcp".
-        name: The path of "unix" (a leading @ means the abstract namespace), the name of "systemd".
-        fd: For "fd".
-        index: For "systemd": which of several sockets with this name, from 1; 0 for the only one.
-        only_v6: For "tcp" on all IPv6 addresses: leave IPv4 to another socket; see `shared_with_ipv4`.
-    """
-
-    kind: Literal["tcp", "unix", "fd", "systemd"]
-    host: str = ""
-    port: int = 0
-    name: str = ""
-    fd: int = -1
-    index: int = 0
-    only_v6: bool = field(default=False, compare=False)
-
-    def __str__(self) -> str:
-        if self.kind == "tcp":
-            return f"[{self.host}]:{self.port}" if ":" in self.host else f"{self.host}:{self.port}"
-        if self.kind == "fd":
-            return f"fd://{self.fd}"
-        return f"{self.kind}:{self.name}:{self.index}" if self.index else f"{self.kind}:{self.name}"
-
-
-def parse_bind(text: str) -> Address:
-    """The address that a bind text means.
-
-    Raises:
-        ValueError: It means none.
-    """
-    if text.startswith("unix:"):
-        path = text.removeprefix("unix:").removeprefix("//") if text.startswith("unix:///") else text[5:]
-        if path:
-            return Address("unix", name=path)
-    elif text.startswith("systemd:"):
-        if match := _SYSTEMD.match(text):
-            return Address("systemd", name=match[1], index=int(match[2] or 0))
-    elif text.startswith("fd://"):
-        if text[5:].isdecimal():
-            return Address("fd", fd=int(text[5:]))
-    else:
-        match = _BRACKETED.match(text) or _HOST_PORT.match(text)
-        if match and int(match[2]) <= 65535:
-            return Address("tcp", host=match[1], port=int(match[2]))
-    raise ValueError(f"{text!r} is not HOST:PORT, [IPV6]:PORT, unix:PATH, fd://N or systemd:NAME.")
-
-
-def shared_with_ipv4(addresses: Iterable[Address]) -> list[Address]:
-    """The addresses, each once, with [::] for IPv6 alone where another one has its port for IPv4.
-
-    By itself [::] takes IPv4 as well, which most who write it mean, and then nobody else can have the port.
-    """
-    addresses = list(dict.fromkeys(addresses))
-    ipv4 = {each.port for each in addresses if each.kind == "tcp" and ":" not in each.host}
-    return [
-        replace(each, only_v6=True) if _is_all_of_ipv6(each) and each.port in ipv4 else each
-        for each in addresses
-    ]
-
-
-def _is_all_of_ipv6(address: Address) -> bool:
-    return address.kind == "tcp" and ":" in address.host and not address.host.strip("0:")
-
-
-@dataclass(slots=True)
-class Listener:
-    """One listening socket.
-
-    Attributes:
-        sock: The socket.
-        address: The address it was asked for under.
-        ours: Whether it was opened here; else it was passed in.
-        inode: Of the socket's file, where we have made one.
-    """
-
-    sock: socket.socket
-    address: Address
-    ours: bool
-    inode: tuple[int, int] | None = field(default=None)
-
-    def close(self) -> None:
-        """Close, and remove the socket's file where it is still the one that we have made."""
-        self.sock.close()
-        self.unlink()
-
-    def unlink(self) -> None:
-        if self.inode is not None:
-            remove_socket_file(self.address.name, self.inode)
-            self.inode = None
-
-    def stop_accepting(self) -> None:
-        """Refuse connections from now on, whoever else still holds a copy of the socket.
-
-        shutdown(2) works on the socket itself, not on our descriptor of it: copies in forgotten children of a
-        worker no longer keep the port. An inherited socket is its owner's to stop.
-        """
-        if self.ours:
-            with contextlib.suppress(OSError):
-                self.sock.shutdown(socket.SHUT_RDWR)
-        self.close()
-
-
-def inode_of(path: str) -> tuple[int, int] | None:
-    """Device and inode of a file, if there is one."""
-    try:
-        found = os.lstat(path)
-    except OSError:
-        return None
-    return found.st_dev, found.st_ino
-
-
-def remove_socket_file(path: str, inode: tuple[int, int]) -> None:
-    """Remove a socket's file if it is still the one with this device and inode."""
-    if inode_of(path) == inode:
-        with contextlib.suppress(OSError):
-            os.unlink(path)
 
 
 def open_listener(
@@ -277,7 +109,7 @@ def bind_only(
 def _bind_tcp(address: Address, reuse_port: bool) -> Listener:
     sock = socket.socket(_family_of(address.host), socket.SOCK_STREAM)
     try:
-        if _is_all_of_ipv6(address):
+        if is_all_of_ipv6(address):
             sock.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, address.only_v6)
         sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         if reuse_port:
@@ -368,205 +200,6 @@ def _make_room(path: str) -> int:
     return stat.S_IMODE(found.st_mode)
 
 
-def adopt_fd(fd: int) -> socket.socket:
-    """The stream socket behind an inherited descriptor, family and all read from it.
-
-    Raises:
-        BindError: There is none.
-    """
-    try:
-        copy = os.dup(fd)
-        try:
-            sock = socket.socket(fileno=copy)
-        except OSError:
-            os.close(copy)
-            raise
-    except OSError as exc:
-        raise BindError(f"file descriptor {fd} is no socket: {exc.strerror}.") from exc
-    if sock.type != socket.SOCK_STREAM:
-        sock.close()
-        raise BindError(f"file descriptor {fd} is a socket, but not a stream socket.")
-    sock.set_inheritable(True)
-    return sock
-
-
-# --- sockets that systemd passes in ------------------------------------------------------------
-
-
-@dataclass(frozen=True, slots=True)
-class PassedSocket:
-    """One socket that systemd has passed to this process.
-
-    Attributes:
-        name: Its FileDescriptorName=, by default that of the socket unit.
-        taken: Whether somebody serves on it already.
-    """
-
-    name: str
-    fd: int
-    taken: bool = False
-
-
-def passed_sockets(environ: Mapping[str, str]) -> list[PassedSocket]:
-    """The sockets that systemd has passed to this process, in order (sd_listen_fds_with_names(3))."""
-    count = environ.get("LISTEN_FDS", "")
-    if environ.get("LISTEN_PID") != str(os.getpid()) or not count.isdecimal():
-        return []
-    names = environ.get("LISTEN_FDNAMES", "").split(":")
-    names += [""] * (int(count) - len(names))
-    return [
-        PassedSocket(name.removeprefix(_TAKEN) or "unknown", SYSTEMD_FIRST_FD + i, name.startswith(_TAKEN))
-        for i, name in enumerate(names[: int(count)])
-    ]
-
-
-def passed_binds(environ: Mapping[str, str]) -> list[str]:
-    """The bind addresses of all passed sockets, for a server that was told no address.
-
-    Raises:
-        BindError: What systemd says that it has passed is not there.
-    """
-    if HANDED_BINDS in environ:
-        return environ[HANDED_BINDS].splitlines()
-    passed = passed_sockets(environ)
-    for each in passed:
-        if not _is_socket(each.fd):
-            raise BindError(
-                f"LISTEN_FDS says that {len(passed)} sockets were passed in, but file descriptor {each.fd} is no "
-                "socket; start the server by systemd, or without LISTEN_FDS and LISTEN_PID."
-            )
-    names = [each.name for each in passed if not each.name.startswith(STORED)]
-    binds = []
-    for i, name in enumerate(names):
-        index = names[: i + 1].count(name) if names.count(name) > 1 else 0
-        binds.append(str(Address("systemd", name=name, index=index)))
-    return binds
-
-
-def take_passed(address: Address, environ: MutableMapping[str, str]) -> Listener | None:
-    """The passed socket that is meant by the address, by its name or its own address; None where there is none.
-
-    Each is given away once: that it has been is noted in the environment, beside what systemd says of it.
-    """
-    passed = passed_sockets(environ)
-    for i, each in enumerate(passed):
-        if each.taken or each.name.startswith(STORED) or not _is_meant(address, i, passed):
-            continue
-        return Listener(take_passed_fd(each.fd, environ), address, ours=False)
-    return None
-
-
-def take_passed_fd(fd: int, environ: MutableMapping[str, str]) -> socket.socket:
-    """The passed socket with this descriptor.
-
-    Raises:
-        BindError: It is none that can be listened on.
-    """
-    sock = adopt_fd(fd)
-    environ["LISTEN_FDNAMES"] = ":".join(
-        f"{_TAKEN}{each.name}" if each.taken or each.fd == fd else each.name
-        for each in passed_sockets(environ)
-    )
-    return sock
-
-
-def release_passed(environ: MutableMapping[str, str]) -> list[str]:
-    """Every address is open: close the descriptors that systemd has passed, and forget them.
-
-    What is served on has a copy of its own; a descriptor is closed, a socket is never shut down.
-
-    Returns:
-        Those that nobody serves on, in words.
-    """
-    unused = []
-    for each in passed_sockets(environ):
-        if not _is_socket(each.fd):
-            continue
-        if not each.taken and not each.name.startswith(STORED):
-            with contextlib.suppress(OSError), socket.socket(fileno=os.dup(each.fd)) as sock:
-                unused.append(f"{each.name} ({sock.getsockname()!r})")
-        os.close(each.fd)
-    forget_systemd(environ)
-    return unused
-
-
-def forget_systemd(environ: MutableMapping[str, str]) -> None:
-    """Take systemd's variables out of the environment: what they say is for us, not for our children."""
-    for name in (*ACTIVATION_VARIABLES, *NOTIFY_VARIABLES, HANDED_BINDS):
-        environ.pop(name, None)
-
-
-def _is_socket(fd: int) -> bool:
-    try:
-        return stat.S_ISSOCK(os.fstat(fd).st_mode)
-    except OSError:
-        return False
-
-
-def _is_meant(address: Address, place: int, passed: list[PassedSocket]) -> bool:
-    """Whether an address means the passed socket at this place."""
-    each = passed[place]
-    if address.kind == "fd":
-        return each.fd == address.fd
-    if address.kind == "systemd":
-        same = [i for i, other in enumerate(passed) if other.name == address.name]
-        return same[address.index - 1 : address.index] == [place] if address.index else same == [place]
-    try:
-        with socket.socket(fileno=os.dup(each.fd)) as sock:
-            return _is_bound_to(sock, address)
-    except OSError:
-        return False
-
-
-def _is_bound_to(sock: socket.socket, address: Address) -> bool:
-    bound = sock.getsockname()
-    if HAS_UNIX and sock.family == socket.AF_UNIX:
-        path = "@" + bound[1:].decode(errors="replace") if isinstance(bound, bytes) else bound
-        return address.kind == "unix" and path == address.name
-    if address.kind != "tcp" or sock.family not in (socket.AF_INET, socket.AF_INET6):
-        return False
-    if not address.port or bound[1] != address.port:
-        return False
-    everywhere = ("", "0.0.0.0", "::")  # noqa: S104 - to compare with, not to bind to
-    if address.host in everywhere:
-        return bound[0] in everywhere
-    found = socket.getaddrinfo(address.host, address.port, type=socket.SOCK_STREAM)
-    return bound[0] in {info[4][0] for info in found}
-
-
-def received_bytes(fd: int) -> int | None:
-    """How many bytes have come on a TCP connection; None where the system does not tell."""
-    return _from_tcp_info(fd, 128)
-
-
-def acknowledged_bytes(fd: int) -> int | None:
-    """How many of the bytes sent on a TCP connection have arrived; None where the system does not tell."""
-    return _from_tcp_info(fd, 120)
-
-
-def queued_bytes(fd: int) -> int:
-    """How many bytes the kernel holds for the peer of a connection; 0 as well where it does not tell."""
-    if sys.platform != "linux":
-        return 0
-    try:
-        # SIOCOUTQ of tcp(7) and unix(7), which is this number.
-        return int.from_bytes(fcntl.ioctl(fd, termios.TIOCOUTQ, bytes(4)), sys.byteorder)
-    except OSError:
-        return 0
-
-
-def _from_tcp_info(fd: int, offset: int) -> int | None:
-    """A number out of Linux' struct tcp_info (linux/tcp.h), where there is one and the kernel has it."""
-    if sys.platform != "linux":
-        return None
-    try:
-        with socket.socket(fileno=os.dup(fd)) as sock:
-            info = sock.getsockopt(socket.IPPROTO_TCP, socket.TCP_INFO, 136)
-    except OSError:
-        return None
-    return int.from_bytes(info[offset : offset + 8], sys.byteorder) if len(info) >= offset + 8 else None
-
-
 def explain(exc: OSError, port: int | None = None) -> str:
     """Why a bind failed, and what to do, in one sentence."""
     if exc.errno == errno.EADDRINUSE:
@@ -587,23 +220,3 @@ def privilege_hint(exc: OSError, port: int | None) -> str:
     return (
         "; ports below 1024 need root, the capability CAP_NET_BIND_SERVICE, or a socket passed in by systemd"
     )
-
-
-def url_of(sock: socket.socket, is_ssl: bool) -> str:
-    """Where clients reach the socket, for people: an URL, or "unix socket PATH"."""
-    if HAS_UNIX and sock.family == socket.AF_UNIX:
-        name = sock.getsockname()
-        if isinstance(name, bytes):
-            name = "@" + name[1:].decode(errors="replace")
-        return f"unix socket {name}"
-    host, port = sock.getsockname()[:2]
-    host = f"[{host}]" if ":" in host else host
-    return f"{'https' if is_ssl else 'http'}://{host}:{port}"
-
-
-def connections_at_most() -> int:
-    """How many connections leave the application descriptors of its own."""
-    if resource is None:
-        return sys.maxsize
-    limit = resource.getrlimit(resource.RLIMIT_NOFILE)[0]
-    return sys.maxsize if limit == resource.RLIM_INFINITY else max(1, int(limit * CONNECTION_SHARE))

@@ -18,20 +18,14 @@ from typing import Any
 
 import setproctitle
 
+from uvicorn._addresses import Address, BindError, parse_bind
 from uvicorn._compat import HAS_FORK
+from uvicorn._listener import Listener
 from uvicorn._logconfig import give_files
 from uvicorn._logpipe import never_wait_for_readers
+from uvicorn._passed import forget_systemd, passed_sockets, release_passed
 from uvicorn._pidfile import PidFile, PidFileError
 from uvicorn._privileges import IdentityError, identity_of, is_root
-from uvicorn._sockets import (
-    Address,
-    BindError,
-    Listener,
-    forget_systemd,
-    parse_bind,
-    passed_sockets,
-    release_passed,
-)
 from uvicorn._tuning import freeze_heap
 from uvicorn.config import HTTP_PROTOCOLS, LIFESPAN, LOOP_FACTORIES, STARTUP_FAILURE, WS_PROTOCOLS, Config
 from uvicorn.importer import import_from_string

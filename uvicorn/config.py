@@ -21,21 +21,13 @@ from typing import IO, Any, Literal, cast
 import click
 
 from uvicorn import _logconfig, _reload_paths
+from uvicorn._addresses import Address, BindError, parse_bind, shared_with_ipv4
 from uvicorn._application import STARTUP_FAILURE, is_asgi3, load_app
 from uvicorn._compat import usable_cpus
+from uvicorn._listener import Listener, url_of
 from uvicorn._logconfig import LOG_LEVELS, LOGGING_CONFIG
 from uvicorn._privileges import identity_of
-from uvicorn._sockets import (
-    SOCKET_MODE,
-    Address,
-    BindError,
-    Listener,
-    SocketRights,
-    bind_only,
-    parse_bind,
-    shared_with_ipv4,
-    url_of,
-)
+from uvicorn._sockets import SOCKET_MODE, SocketRights, bind_only
 from uvicorn._tls import create_ssl_context
 from uvicorn._types import ASGIApplication
 from uvicorn.importer import ImportFromStringError, import_from_string

@@ -19,11 +19,13 @@ from typing import IO, Any, Literal, NoReturn
 import click
 import setproctitle
 
+from uvicorn._addresses import Address, BindError
 from uvicorn._application import report_failure
 from uvicorn._compat import HAS_SUBREAPER
+from uvicorn._listener import Listener, inode_of
+from uvicorn._passed import passed_binds
 from uvicorn._pidfile import PidFile, PidFileError
 from uvicorn._privileges import IdentityError, identity_of
-from uvicorn._sockets import Address, BindError, Listener, inode_of, passed_binds
 from uvicorn._types import ASGIApplication
 from uvicorn.compose import (
     Invocation,

@@ -25,18 +25,15 @@ from email.utils import formatdate
 from types import FrameType
 from typing import Any
 
+from uvicorn._addresses import BindError
 from uvicorn._early import before_us
 from uvicorn._hooks import TICK, ServerHooks
 from uvicorn._interrupt import interruptible
+from uvicorn._kernel import connections_at_most
+from uvicorn._listener import Listener
 from uvicorn._listening import ServerOpener, any_readable, only_address
-from uvicorn._sockets import (
-    BindError,
-    Listener,
-    connections_at_most,
-    open_listener,
-    privilege_hint,
-    take_passed,
-)
+from uvicorn._passed import take_passed
+from uvicorn._sockets import open_listener, privilege_hint
 from uvicorn.config import STARTUP_FAILURE, Config
 from uvicorn.loops.shortage import hand_back, handle_shortage
 from uvicorn.protocols._access import BatchedAccessLog

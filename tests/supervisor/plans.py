@@ -6,7 +6,7 @@ import socket
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 
-from uvicorn._sockets import Address
+from uvicorn._addresses import Address
 from uvicorn.supervisor.events import PoolSpec
 from uvicorn.supervisor.plan import Plan
 

@@ -20,6 +20,7 @@ import pytest
 from tests.fakes.host import FakeChild
 from tests.supervisor.plans import plan_of
 from tests.supervisor.rig import Rig
+from uvicorn._addresses import Address, BindError
 from uvicorn._ipc.channel import Kind, channel_pair
 from uvicorn._ipc.control import (
     RESTART_REASONS,
@@ -33,7 +34,6 @@ from uvicorn._ipc.control import (
 )
 from uvicorn._ipc.scoreboard import Cell, Scoreboard
 from uvicorn._privileges import UNCHANGED
-from uvicorn._sockets import Address, BindError
 from uvicorn.supervisor import events, settle, stages
 from uvicorn.supervisor.control import EVENTS_KEPT, ControlPost, event_of
 from uvicorn.supervisor.host import ChildExit

@@ -11,7 +11,8 @@ from pathlib import Path
 import pytest
 
 from tests.supervisor.plans import LOCAL, Told, is_open, plan_of
-from uvicorn._sockets import Address, BindError, Listener
+from uvicorn._addresses import Address, BindError
+from uvicorn._listener import Listener
 from uvicorn.supervisor.listeners import SHARED, Key, ListenerSet, keys_for
 
 pytestmark = pytest.mark.skipif(sys.platform == "win32", reason="needs UNIX sockets")

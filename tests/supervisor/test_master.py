@@ -19,9 +19,9 @@ import pytest
 from tests.fakes.host import FakeChild, Replaced, ignore
 from tests.supervisor.plans import LOCAL, Told, is_open, plan_of
 from tests.supervisor.rig import FakeWorker, Rig
+from uvicorn._addresses import Address, BindError
 from uvicorn._ipc.channel import Kind
 from uvicorn._ipc.scoreboard import Cell, Drain
-from uvicorn._sockets import Address, BindError
 from uvicorn.supervisor import upgrade
 from uvicorn.supervisor.listeners import Key, ListenerSet
 from uvicorn.supervisor.plan import ControlPlan, PlanRejected

@@ -16,7 +16,10 @@ from tests.e2e.manager import Manager
 from tests.supervisor.plans import LOCAL, plan_of
 from tests.supervisor.rig import Rig
 from tests.supervisor.test_master import upgraded
-from uvicorn._sockets import HANDED_BINDS, Address, Listener, open_listener
+from uvicorn._addresses import Address
+from uvicorn._listener import Listener
+from uvicorn._passed import HANDED_BINDS
+from uvicorn._sockets import open_listener
 from uvicorn.supervisor.listeners import Key, ListenerSet
 from uvicorn.supervisor.notify import Notifier, ServiceManager, has_stored, stored_name, watchdog_period
 

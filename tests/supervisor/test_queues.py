@@ -10,8 +10,9 @@ from pathlib import Path
 
 import pytest
 
+from uvicorn._addresses import Address
 from uvicorn._ipc.control import Queue
-from uvicorn._sockets import Address, Listener
+from uvicorn._listener import Listener
 from uvicorn.supervisor.listeners import Key, ListenerSet
 from uvicorn.supervisor.queues import accept_queue, queues_of
 

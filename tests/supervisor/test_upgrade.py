@@ -12,7 +12,8 @@ from pathlib import Path
 
 import pytest
 
-from uvicorn._sockets import Address, Listener
+from uvicorn._addresses import Address
+from uvicorn._listener import Listener
 from uvicorn.supervisor import upgrade
 from uvicorn.supervisor.events import PoolSpec
 from uvicorn.supervisor.listeners import SHARED, Key, ListenerSet

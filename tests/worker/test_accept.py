@@ -22,7 +22,7 @@ import uvloop
 from tests.fakes.loop import FakeLoop
 from uvicorn._attach import ALONE_BATCH
 from uvicorn._ipc.scoreboard import Cell, Row, Scoreboard, microseconds
-from uvicorn._sockets import SHORTAGE_PAUSE
+from uvicorn._kernel import SHORTAGE_PAUSE
 from uvicorn.protocols._state import ServerState
 from uvicorn.worker import accept
 from uvicorn.worker.accept import (

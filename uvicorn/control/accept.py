@@ -17,7 +17,7 @@ import sys
 from collections.abc import Callable
 from typing import Any
 
-from uvicorn._sockets import SHORTAGE, SHORTAGE_PAUSE
+from uvicorn._kernel import SHORTAGE, SHORTAGE_PAUSE
 
 # <sys/un.h> of macOS: struct xucred begins with a version and the user.
 _LOCAL_PEERCRED = 1

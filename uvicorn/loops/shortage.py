@@ -11,7 +11,7 @@ import asyncio
 import logging
 from typing import Any
 
-from uvicorn._sockets import SHORTAGE
+from uvicorn._kernel import SHORTAGE
 
 # Seconds without one of its failures after which a shortage is over, and the next one is said again.
 OVER = 10.0

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 
-from uvicorn._sockets import acknowledged_bytes, queued_bytes
+from uvicorn._kernel import acknowledged_bytes, queued_bytes
 from uvicorn.protocols.utils import is_ssl
 
 # More than any connection carries.

@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from fractions import Fraction
 from typing import Any
 
-from uvicorn._sockets import parse_bind
+from uvicorn._addresses import parse_bind
 
 Schema = dict[str, Any]
 

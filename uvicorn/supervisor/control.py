@@ -16,6 +16,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import asdict, replace
 from typing import assert_never
 
+from uvicorn._addresses import Address, BindError
 from uvicorn._ipc.channel import channel_pair
 from uvicorn._ipc.control import (
     Answer,
@@ -31,8 +32,9 @@ from uvicorn._ipc.control import (
     WorkerView,
 )
 from uvicorn._ipc.scoreboard import Cell, Scoreboard
+from uvicorn._listener import Listener, inode_of, url_of
 from uvicorn._privileges import Identity
-from uvicorn._sockets import Address, BindError, Listener, inode_of, open_listener, open_private, url_of
+from uvicorn._sockets import open_listener, open_private
 from uvicorn.supervisor import events, policy
 from uvicorn.supervisor.events import Event
 from uvicorn.supervisor.host import ChildExit, Host

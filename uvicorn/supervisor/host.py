@@ -17,7 +17,7 @@ from typing import NoReturn, Protocol
 
 from uvicorn._compat import adopt_orphans
 from uvicorn._forks import fork
-from uvicorn._sockets import SHORTAGE_PAUSE
+from uvicorn._kernel import SHORTAGE_PAUSE
 from uvicorn.supervisor.cgroup import MemoryGroup
 
 

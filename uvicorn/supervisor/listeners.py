@@ -10,7 +10,9 @@ import socket
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, replace
 
-from uvicorn._sockets import Address, BindError, Listener, explain, open_listener, start_listening
+from uvicorn._addresses import Address, BindError
+from uvicorn._listener import Listener
+from uvicorn._sockets import explain, open_listener, start_listening
 from uvicorn.supervisor.plan import Plan
 
 SHARED = 0

@@ -15,6 +15,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import replace
 from typing import assert_never
 
+from uvicorn._addresses import BindError
 from uvicorn._ipc.channel import Kind, Message, Wish, ask
 from uvicorn._ipc.control import ControlMain
 from uvicorn._ipc.mold import MoldMain
@@ -22,7 +23,6 @@ from uvicorn._ipc.scoreboard import Cell, Drain, Scoreboard
 from uvicorn._ipc.start import WorkerMain, make_failure_token
 from uvicorn._logconfig import reopen_or_complain
 from uvicorn._pidfile import PidFile
-from uvicorn._sockets import BindError
 from uvicorn.supervisor import actions, events, failures, upgrade
 from uvicorn.supervisor.actions import Action
 from uvicorn.supervisor.control import ControlPost

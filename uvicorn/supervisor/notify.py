@@ -13,17 +13,9 @@ import socket
 from collections.abc import Mapping, MutableMapping, Sequence
 from urllib.parse import quote, unquote
 
-from uvicorn._sockets import (
-    HANDED_BINDS,
-    NOTIFY_VARIABLES,
-    STORED,
-    BindError,
-    Listener,
-    inode_of,
-    parse_bind,
-    passed_sockets,
-    take_passed_fd,
-)
+from uvicorn._addresses import BindError, parse_bind
+from uvicorn._listener import Listener, inode_of
+from uvicorn._passed import HANDED_BINDS, NOTIFY_VARIABLES, STORED, passed_sockets, take_passed_fd
 from uvicorn.supervisor.actions import Action
 from uvicorn.supervisor.listeners import Key, ListenerSet, keys_for
 from uvicorn.supervisor.notices import Notices

@@ -9,8 +9,9 @@ import socket
 from collections.abc import Callable
 from dataclasses import dataclass
 
+from uvicorn._addresses import Address
 from uvicorn._privileges import UNCHANGED, Identity
-from uvicorn._sockets import USUAL_RIGHTS, Address, SocketRights
+from uvicorn._sockets import USUAL_RIGHTS, SocketRights
 from uvicorn.supervisor.events import PoolSpec
 
 

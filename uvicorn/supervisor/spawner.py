@@ -14,12 +14,12 @@ from collections import deque
 from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass, field
 
+from uvicorn._addresses import BindError
 from uvicorn._ipc import mold as ipc
 from uvicorn._ipc.channel import Receiver, Sender, channel_pair
 from uvicorn._ipc.mold import ForkRequest, MasterEnd, MoldMain, MoldStart
 from uvicorn._ipc.scoreboard import Cell, Row, Scoreboard
 from uvicorn._ipc.start import WorkerMain, WorkerStart
-from uvicorn._sockets import BindError
 from uvicorn.supervisor import actions, events
 from uvicorn.supervisor.events import Event
 from uvicorn.supervisor.host import Host

@@ -14,7 +14,7 @@ import struct
 import sys
 from collections.abc import Collection, Iterable, Sequence
 
-from uvicorn._sockets import Address
+from uvicorn._addresses import Address
 from uvicorn.supervisor.listeners import SHARED, ListenerSet
 
 # <asm-generic/socket.h>; Python's socket module does not have it.

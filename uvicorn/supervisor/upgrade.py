@@ -20,9 +20,10 @@ from collections.abc import Callable, Generator, Mapping, MutableMapping, Sequen
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
+from uvicorn._addresses import Address
 from uvicorn._ipc.control import Outcome
+from uvicorn._listener import Listener
 from uvicorn._pidfile import PidFile
-from uvicorn._sockets import Address, Listener
 from uvicorn.supervisor import events
 from uvicorn.supervisor.asked import Ledger
 from uvicorn.supervisor.events import Event, PoolSpec
