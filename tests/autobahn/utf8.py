@@ -10,6 +10,9 @@ from collections.abc import Iterator
 from tests.autobahn.case import INVALID_DATA, MASK, Case, Frame, Message, Pause, Raw, Wait, echoed, failing
 from tests.protocols.websockets.frames import CONT, PING, TEXT, frame
 
+# How long a server may take to find a mistake early, before it is said to find it late.
+PATIENCE = 10.0
+
 GREEK = "κ\u1f79σμε".encode()  # an omicron with oxia, which editors like to make one with tonos
 ACCENTS = "Hello-µ@ßöäüàá-UTF-8!!".encode()
 EDITED = b"edited"
@@ -79,7 +82,7 @@ def fail_fast() -> Iterator[Case]:
     for number, (first, second, third) in zip(("6.4.1", "6.4.2"), parts, strict=True):
         # The answer to a ping says that the first part has been read, and taken.
         start = (Frame(TEXT, first, final=False), Frame(PING), Wait(1))
-        rest = (Frame(CONT, second, final=False), Pause(), Frame(CONT, third))
+        rest = (Frame(CONT, second, final=False), Pause(PATIENCE), Frame(CONT, third))
         pong = echoed("", Message(10, b"")).events
         yield failing(number, *start, *rest, code=INVALID_DATA, quick=5)._replace(events=pong, non_strict=())
     for number, (first, second, _) in zip(("6.4.3", "6.4.4"), parts, strict=True):
