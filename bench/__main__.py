@@ -107,6 +107,9 @@ def keep(options: argparse.Namespace) -> None:
     found = json.loads((options.out / "samples.json").read_text())
     if options.merge and record.SAMPLES.exists():
         found = record.merged(json.loads(record.SAMPLES.read_text()), found)
+    order = list(KNOWN)
+    for part in ("scenarios", "probes"):
+        found[part].sort(key=order.index)
     for path in record.keep(found, PAGE):
         print(f"Written: {path.relative_to(ROOT)}")
 

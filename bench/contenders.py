@@ -25,7 +25,7 @@ class Launch:
         access_log: The file that one line goes to for each request, or None.
         tls: The certificate's and the key's files, or None.
         limit_max_requests: After how many requests a worker is replaced, or 0.
-        preload: Whether the application is imported once for all workers.
+        keep_alive: For how many seconds a connection may wait for its next request; 0 for the contender's default.
     """
 
     python: Path
@@ -35,7 +35,7 @@ class Launch:
     access_log: Path | None = None
     tls: tuple[Path, Path] | None = None
     limit_max_requests: int = 0
-    preload: bool = False
+    keep_alive: int = 0
 
 
 @dataclass(frozen=True)
@@ -66,13 +66,9 @@ class Contender:
         return versions(self.python(), sorted({"uvicorn", "uvloop", "httptools", *names}))
 
 
-def ours(launch: Launch) -> list[str]:
-    return [*uvicorn(launch), *(["--preload"] if launch.preload else [])]
-
-
 def uvicorn(launch: Launch) -> list[str]:
     command = [str(launch.python), "-m", "uvicorn", launch.app, "--port", str(launch.port)]
-    command += ["--timeout-keep-alive", "60"]
+    command += ["--timeout-keep-alive", str(launch.keep_alive)] if launch.keep_alive else []
     command += ["--workers", str(launch.workers)] if launch.workers > 1 else []
     command += [] if launch.access_log else ["--no-access-log"]
     if launch.tls:
@@ -97,9 +93,9 @@ def gunicorn(worker_class: str) -> Callable[[Launch], list[str]]:
     def command(launch: Launch) -> list[str]:
         line = [str(launch.python), "-m", "gunicorn", launch.app, "--bind", f"127.0.0.1:{launch.port}"]
         line += ["--worker-class", worker_class, "--workers", str(launch.workers)]
-        line += ["--worker-connections", "8192", "--keep-alive", "60"]
+        line += ["--worker-connections", "8192"]
+        line += ["--keep-alive", str(launch.keep_alive)] if launch.keep_alive else []
         line += ["--access-logfile", str(launch.access_log)] if launch.access_log else []
-        line += ["--preload"] if launch.preload else []
         if launch.tls:
             line += ["--certfile", str(launch.tls[0]), "--keyfile", str(launch.tls[1])]
         if launch.limit_max_requests:
@@ -112,6 +108,7 @@ def gunicorn(worker_class: str) -> Callable[[Launch], list[str]]:
 def hypercorn(launch: Launch) -> list[str]:
     command = [str(launch.python), "-m", "hypercorn", launch.app, "--bind", f"127.0.0.1:{launch.port}"]
     command += ["--worker-class", "uvloop", "--workers", str(launch.workers)]
+    command += ["--keep-alive", str(launch.keep_alive)] if launch.keep_alive else []
     command += ["--access-logfile", str(launch.access_log)] if launch.access_log else []
     if launch.tls:
         command += ["--certfile", str(launch.tls[0]), "--keyfile", str(launch.tls[1])]
@@ -133,7 +130,7 @@ FLOOR_CANNOT = frozenset(
 CONTENDERS = {
     each.name: each
     for each in (
-        Contender("ours", "this server", (), ours),
+        Contender("ours", "this server", (), uvicorn),
         Contender("uvicorn", "uvicorn", ("uvicorn[standard]", *FRAMEWORKS), uvicorn),
         Contender(
             "granian", "granian", ("granian[uvloop]", *FRAMEWORKS), granian, frozenset({"recycle", "deflate"})

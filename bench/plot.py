@@ -37,7 +37,11 @@ def highest(run: dict[str, Any], scenario: str) -> float:
 
 def bars(run: dict[str, Any], scenarios: Sequence[str], titles: dict[str, str], path: Path) -> Path:
     """Medians, with a line from the least to the most of the rounds."""
-    contenders = run["contenders"]
+    contenders = [
+        name
+        for name in run["contenders"]
+        if any(values(run["samples"], each, name, "cpu") for each in scenarios)
+    ]
     drawing, axes = pyplot.subplots(figsize=(11, 1 + 0.11 * len(scenarios) * (len(contenders) + 2)))
     height = 0.85 / len(contenders)
     for place, contender in enumerate(contenders):
@@ -60,9 +64,10 @@ def bars(run: dict[str, Any], scenarios: Sequence[str], titles: dict[str, str], 
     )
     axes.invert_yaxis()
     axes.set_xlabel("CPU of the server for each request, microseconds; less is better")
-    axes.legend(loc="lower right")
+    axes.margins(y=0.01)
+    axes.legend(loc="lower center", bbox_to_anchor=(0.4, 1.0), ncols=3, frameon=False)
     drawing.tight_layout()
-    drawing.savefig(path, dpi=110)
+    drawing.savefig(path, dpi=90)
     pyplot.close(drawing)
     return path
 

@@ -24,6 +24,8 @@ PID = b"GET /pid HTTP/1.1\r\nHost: localhost\r\n\r\n"
 CONNECTIONS = 5000
 # Whatever a start leaves to do is done by then.
 SETTLE = 2.0
+# Longer than any of these takes.
+KEPT = 120
 WATCHED = 5.0
 
 Figures = dict[str, float]
@@ -53,7 +55,7 @@ class Probe:
 
 @contextlib.contextmanager
 def settled(contender: Contender, workers: int) -> Iterator[Server]:
-    with Server(contender, PLAIN, workers=workers) as server:
+    with Server(contender, PLAIN, workers=workers, keep_alive=KEPT) as server:
         if contender.tells_start_up:
             server.wait_workers(workers)
         time.sleep(SETTLE)

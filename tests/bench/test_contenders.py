@@ -17,6 +17,7 @@ EVERYTHING = Launch(
     access_log=Path("/logs/access.log"),
     tls=(Path("/tls/cert.pem"), Path("/tls/key.pem")),
     limit_max_requests=1000,
+    keep_alive=77,
 )
 PLAIN = Launch(python=Path("/venv/bin/python"), app="plain:app", port=8123)
 
@@ -42,8 +43,9 @@ def test_a_command_has_all_that_a_launch_asks_for(contender: Contender) -> None:
     assert "/tls/cert.pem" in command
     assert "/tls/key.pem" in command
     assert "plain:app" in command
-    if contender.name != "granian":  # it counts no requests
+    if contender.name != "granian":  # it counts no requests, and keeps connections for ever
         assert "1000" in command
+        assert "77" in command
 
 
 @pytest.mark.parametrize("name", ["uvicorn", "ours"])
