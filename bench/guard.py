@@ -196,12 +196,13 @@ def reference(load: Load, loop: asyncio.AbstractEventLoop) -> Bench:
     return Bench([Reference(each, make_task) for each in transports], transports, load)
 
 
-def case(load: Load, loop: asyncio.AbstractEventLoop) -> Bench:
+def case(load: Load, loop: asyncio.AbstractEventLoop, measured: bool = False) -> Bench:
     config = Config(app, access_log=False, log_config=None, lifespan="off", http="httptools", loop="uvloop")
     config.load()
     state = ServerState()
     state.default_headers = [(b"date", b"Wed, 25 Nov 2026 00:00:00 GMT"), (b"server", b"uvicorn")]
     state.now = time.monotonic()
+    state.measured = measured  # as where somebody may look; it never gets settled, as between two looks
     transports = [Counting() for _ in range(CONNECTIONS)]
     protocols = [HttpToolsProtocol(config, state, {}, loop) for _ in transports]
     for protocol, transport in zip(protocols, transports, strict=True):

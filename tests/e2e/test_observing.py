@@ -10,9 +10,11 @@ from pathlib import Path
 
 import pytest
 
-from tests.e2e.harness import read_response, wait_for
+from tests.e2e.harness import PATIENCE, read_response, wait_for
 from tests.e2e.load import REQUEST, Load
 from tests.e2e.test_control import Controlled
+from uvicorn.control.app import BODY_LIMIT
+from uvicorn.control.process import HEAD_LIMIT
 
 parser = pytest.importorskip("prometheus_client.parser")
 
@@ -139,6 +141,40 @@ def test_proportional_memory_is_less_than_resident_memory(tmp_path: Path) -> Non
             "what the kernel tells",
         )
         assert 0 < found["pss"] < found["memory"]
+        assert service.stop() == 0
+
+
+def test_the_socket_stays_the_same_one_over_reload_and_upgrade(tmp_path: Path) -> None:
+    with Controlled(tmp_path, "--workers", "1") as service:
+        service.wait_ready(1)
+        before = (tmp_path / "c.sock").stat()
+        for verb in ("reload", "upgrade"):
+            assert service.ctl(verb)[0] == 0
+            assert service.ctl("health")[0] == 0
+            now = (tmp_path / "c.sock").stat()
+            assert (now.st_ino, now.st_dev, now.st_mode) == (before.st_ino, before.st_dev, before.st_mode)
+        assert service.stop() == 0
+
+
+def test_requests_on_the_socket_are_bounded_in_size_and_time(tmp_path: Path) -> None:
+    def ask(data: bytes) -> int:
+        with socket.socket(socket.AF_UNIX) as client:
+            client.settimeout(PATIENCE)
+            client.connect(str(tmp_path / "c.sock"))
+            client.sendall(data)
+            return read_response(client)[0]
+
+    with Controlled(tmp_path, "--workers", "1") as service:
+        service.wait_ready(1)
+        reload = b"POST /v1/reload HTTP/1.1\r\nHost: a\r\n"
+        assert ask(b"GET / HTTP/1.1\r\nX: " + b"x" * 2 * HEAD_LIMIT) == 431
+        body = b"x" * (BODY_LIMIT + 1)
+        assert ask(reload + b"Content-Length: %d\r\n\r\n" % len(body) + body) == 413
+        # Half a head, and half a body: the server gives up, not the client.
+        assert ask(b"GET / HTTP/1.1\r\n") == 408
+        assert ask(reload + b"Content-Length: 100\r\n\r\nhalf") in (0, 408)
+        assert service.status()["generation"] == 1
+        assert service.ctl("health")[0] == 0
         assert service.stop() == 0
 
 

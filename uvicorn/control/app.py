@@ -173,6 +173,8 @@ async def _body(receive: Any) -> bytes:
     body: bytes = b""
     while True:
         message = await receive()
+        if message["type"] == "http.disconnect":
+            raise Refused(400, "The command has not come whole.")  # half of one is none
         body += message.get("body", b"")
         if len(body) > BODY_LIMIT:
             raise Refused(413, f"A command has at most {BODY_LIMIT} bytes.")

@@ -34,8 +34,8 @@ class ServerState:
         total_requests: Requests answered and WebSocket handshakes taken so far.
         handshakes: The latter.
         responses: Responses begun so far, by the class of their status, see `CLASS_OF`; may be memory that others see.
-        measured: Whether somebody looks at the five that follow, which cost a small request 2 %; decided before the
-            first connection. Else they stay as they are.
+        measured: Whether somebody looks at the five that follow, which cost a small request some 3 % of its CPU time;
+            decided before the first connection. Else they stay as they are.
         seconds: How long all requests answered have taken, from the application's call to the response's last byte.
         slow: Those that took longer than the first of `DURATIONS`, by the bucket that they belong into.
         bytes_in: What clients have sent: heads, bodies and frames, without TLS.

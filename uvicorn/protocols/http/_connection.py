@@ -167,9 +167,10 @@ class HTTPConnection(asyncio.Protocol):
         self.server_state.drop_connection(self)
 
     def data_received(self, data: bytes) -> None:
+        size = len(data)
         state = self.server_state
         if state.measured:
-            state.bytes_in += len(data)
+            state.bytes_in += size
         codec = self._codec
         if codec is None and self._silent:
             self._first_bytes(data)
@@ -178,7 +179,7 @@ class HTTPConnection(asyncio.Protocol):
             return
         repeated = self._repeated
         if repeated is not None and codec is not DISCARD and data.endswith(repeated.raw):
-            line_size = len(data) - repeated.size
+            line_size = size - repeated.size
             line = request_line(data[:line_size]) if line_size <= repeated.longest_line else None
             if line is not None:
                 self._on_repeated(line, repeated)
