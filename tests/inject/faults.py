@@ -24,7 +24,6 @@ ERRORS: dict[str, tuple[str, ...]] = {
     "fstat": ("ENOMEM",),
     "ftruncate": ("ENOSPC",),
     "getdents64": ("EIO",),
-    "ioctl": ("EIO",),
     "kill": ("EPERM",),
     "link": ("ENOSPC",),
     "listen": ("EADDRINUSE",),

@@ -11,7 +11,7 @@ import logging
 from collections.abc import Callable, Iterable
 from typing import Any
 
-from uvicorn.supervisor import events, policy, preload
+from uvicorn.supervisor import events, policy, preload, reloads
 from uvicorn.supervisor.actions import (
     Action,
     Answer,
@@ -19,7 +19,6 @@ from uvicorn.supervisor.actions import (
     ExecUpgrade,
     Hurry,
     KillTrial,
-    LoadSettings,
     ReadHealth,
     ReopenLogs,
     StartTrial,
@@ -33,7 +32,6 @@ from uvicorn.supervisor.state import (
     HURRY_GRACE,
     REOPEN_TIME,
     Phase,
-    Reload,
     State,
     abandon_reload,
     begin_stop,
@@ -82,7 +80,13 @@ class Machine:
         state = self.state
         if state.phase is Phase.EXITED:
             return NEVER
-        due = [state.phase_deadline, state.trial_deadline, state.health_at, state.reopen_deadline]
+        due = [
+            state.phase_deadline,
+            state.trial_deadline,
+            state.health_at,
+            state.reopen_deadline,
+            state.again_at,
+        ]
         due += [worker.deadline for worker in state.pool]
         due += [mold.deadline for mold in state.pool.molds.values()]
         if state.phase is Phase.RUNNING:
@@ -129,6 +133,7 @@ def _excuse_all(state: State, now: float) -> None:
             worker.deadline += late
     preload.excuse(state, late)
     state.trial_deadline += late
+    state.again_at += late
 
 
 def _next_read(state: State, now: float) -> float:
@@ -279,6 +284,7 @@ def _stop(state: State, event: events.StopRequested, now: float) -> None:
     if state.phase is Phase.RUNNING:
         state.log(f"{_heard(event, event.signal)}, exiting.")
         give_up_reload(state, "the service stops")
+        reloads.forget_next(state, STOPS)
         if state.spec.shutdown_delay and state.pool.serving():
             state.phase = Phase.LINGERING
             state.phase_deadline = now + state.spec.shutdown_delay
@@ -306,20 +312,7 @@ def _reload(state: State, event: events.ReloadRequested, now: float) -> None:
         # That nobody is ready now was wanted, and is no part of a crash loop.
         state.paused = False
         state.restarts = []
-    give_up_reload(state, "a newer one begins")
-    _overtake(state, "A newer reload begins.")
-    state.ledger.wait("reload", event.asked)
-    state.last_generation += 1
-    state.reload = Reload(state.last_generation)
-    state.act(LoadSettings(state.last_generation))
-
-
-def _overtake(state: State, why: str) -> None:
-    """Something else begins while workers are rolled: those who wait for their end will not see it."""
-    state.reloaded = state.upgraded = False
-    state.out += state.ledger.end("reload", False, why)
-    if state.trial is None:  # else it is only tried, and has its end before it
-        state.out += state.ledger.end("upgrade", False, why)
+    reloads.ask(state, event.asked, now)
 
 
 def _settings_loaded(state: State, event: events.SettingsLoaded, now: float) -> None:
@@ -424,7 +417,8 @@ def _pause(state: State, event: events.PauseRequested, now: float) -> None:
         "Received SIGWINCH, draining all workers; the sockets stay open, SIGHUP brings the workers back."
     )
     give_up_reload(state, "all workers are to leave")
-    _overtake(state, "All workers are to leave.")
+    reloads.forget_next(state, "All workers are to leave.")
+    reloads.overtake(state, "All workers are to leave.")
     state.out += state.ledger.end("scale", False, "All workers are to leave.")
     state.paused = True
 

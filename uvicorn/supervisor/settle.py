@@ -15,6 +15,7 @@ from uvicorn.supervisor.asked import ON_REQUEST
 from uvicorn.supervisor.events import PoolSpec
 from uvicorn.supervisor.pool import HOLDING, NEVER, SERVING, Stage, Worker
 from uvicorn.supervisor.preload import ask, can_spawn, drop_outdated_mold, start_mold
+from uvicorn.supervisor.reloads import reload_again
 from uvicorn.supervisor.state import (
     Phase,
     State,
@@ -170,6 +171,7 @@ def finish_roll(state: State, now: float) -> bool:
     ):
         return False
     state.rolling = False
+    state.overtaken = 0
     text = f"Reload complete: generation {state.generation} serves with {len(serving)} worker(s)."
     state.log(text)
     if state.upgraded:
@@ -257,6 +259,7 @@ RULES: dict[Phase, tuple[Rule, ...]] = {
         start_canary,
         start_replacement,
         finish_roll,
+        reload_again,
         finish_scaling,
         finish_reopening,
         forget_restart,

@@ -25,7 +25,7 @@ import signal
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from uvicorn.supervisor import policy
+from uvicorn.supervisor import policy, reloads
 from uvicorn.supervisor.actions import Adopt, Forget, Inspect, Kill
 from uvicorn.supervisor.events import Exited
 from uvicorn.supervisor.pool import NEVER, Stage, Worker
@@ -81,6 +81,7 @@ def become_ready(state: State, worker: Worker, now: float, details: Details) -> 
     set_stage(worker, Stage.READY, now)
     worker.ready_at = now
     state.ever_ready = True
+    state.start_took = took
     state.pool.slot(worker.slot).vacated = False
     state.log(f"{worker.name} ready after {took:.2f} s")
     restart = state.ledger.restarts.get(worker.slot)
@@ -95,6 +96,8 @@ def become_ready(state: State, worker: Worker, now: float, details: Details) -> 
         state.spec = reload.spec
         resize(state, reload.spec.size)
         state.rolling = True
+        if state.again:
+            state.again_at = now + state.size * reloads.patience(state)
         state.pool.forgive()
         state.act(Adopt(reload.generation))
 

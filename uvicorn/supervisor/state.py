@@ -76,6 +76,10 @@ class State:
         ever_ready: Whether any worker has ever been ready.
         restarts: When workers had to be replaced without anybody wanting it.
         now: The time of the present step.
+        overtaken: How many reloads in a row have taken the place of the one before.
+        again: Whether one more reload follows the one under way.
+        again_at: How long it waits for that.
+        start_took: How long the last worker took to become ready.
         reloaded: Whether a reload has proved itself, and its workers are being rolled in.
         upgraded: Whether an upgrade has, and its workers are.
         ledger: What was asked for by number, and how things have ended.
@@ -98,6 +102,10 @@ class State:
     last_generation: int = 1
     reload: Reload | None = None
     rolling: bool = False
+    overtaken: int = 0
+    again: bool = False
+    again_at: float = NEVER
+    start_took: float = 0.0
     reloaded: bool = False
     upgraded: bool = False
     now: float = 0.0
@@ -232,6 +240,7 @@ def abandon_reload(state: State, why: str, complaint: str = "") -> None:
     """The new generation has not proved itself: everything stays as it is."""
     reload, state.reload = state.reload, None
     assert reload is not None
+    state.overtaken = 0
     text = f"Reload failed, {why.rstrip('.')}. Generation {state.generation} goes on unchanged."
     state.log(text, logging.ERROR)
     state.end("reload", False, text + quoted(complaint))
@@ -260,6 +269,7 @@ def begin_stop(state: State, now: float) -> None:
     state.phase = Phase.STOPPING
     state.phase_deadline = now + QUEUE_GRACE
     give_up_reload(state, "the service stops")
+    state.again, state.again_at = False, NEVER
     state.out += state.ledger.end_all("The service stops.")
     if state.trial is not None:
         state.act(KillTrial(state.trial))
