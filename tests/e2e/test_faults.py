@@ -1,43 +1,9 @@
-"""What the system and the application do to a service, and what must become of it: where each fault has its test.
-
-| fault | test |
-|---|---|
-| a worker is killed, exits with any code | test_worker_life |
-| a worker is stopped by somebody | test_worker_life |
-| segmentation fault, abort, bus error | test_a_worker_that_crashes_says_where_and_is_replaced |
-| out of memory | supervisor/test_machine, supervisor/test_host |
-| import error, lifespan failure, crash loop | test_boot, test_worker_life |
-| dies soon after each start | test_a_worker_that_dies_soon_after_each_start_leaves_the_other_alone |
-| hang at import, slow start | test_worker_life, test_boot |
-| event loop blocked, GIL held | test_worker_life |
-| TERM ignored, lifespan shutdown hangs | test_worker_life |
-| children of the application, orphans | test_worker_life, test_containers |
-| the application closes all descriptors | test_a_worker_whose_descriptors_are_closed_is_replaced |
-| no descriptors: too many connections, a leak | test_without_descriptors_accepting_waits_and_recovers |
-| fork fails | test_a_fork_that_fails_is_tried_again |
-| disk full under the log | test_a_full_disk_under_the_log_stops_nothing |
-| no standard output, a pipe that is full, a pipe that is closed | test_boot, test_signals, test_a_log_whose_reader_has_gone_stops_nothing |
-| log rotation | test_signals |
-| wall clock steps | test_a_wall_clock_that_jumps_changes_the_date_and_nothing_else |
-| suspend and resume | test_signals |
-| master killed | test_worker_life, test_systemd |
-| master stopped | test_workers_serve_while_the_master_is_stopped |
-| reloads: load, storm, broken code, settings, binds, sizes, streams | test_signals |
-| stops: twice, by terminal, in start-up, in reload | test_signals, test_boot |
-| signals that mean nothing, storms | test_a_storm_of_signals_changes_nothing |
-| limits reached | test_worker_life |
-| process 1 | test_containers |
-| sockets: stale, live, taken, privileged, passed in | test_boot, test_systemd, test_sockets |
-| service manager: gone, watchdog, readiness | test_systemd |
-| working directory replaced or gone | test_a_reload_without_its_directory_changes_nothing |
-| the application changes signal handlers, exits, closes its loop | test_what_the_application_does_to_its_process_ends_there |
-| a worker leaves in the middle of many requests | test_a_worker_that_leaves_takes_only_its_own_requests |
-| backlog overflows | test_more_connections_at_once_than_the_backlog_holds |
-"""
+"""What the system and the application do to a service, and what must become of it. README.md has where each fault is tested."""
 
 from __future__ import annotations
 
 import contextlib
+import json
 import os
 import re
 import shutil
@@ -315,6 +281,28 @@ def test_a_full_disk_under_the_log_stops_nothing(directory: Path, workers: tuple
         assert process.wait(PATIENCE) == (0 if workers else -signal.SIGTERM)
     finally:
         end(process)
+
+
+@linux
+@pytest.mark.parametrize("workers", [(), ("--workers", "2")])
+def test_a_full_disk_under_a_log_file_stops_nothing(directory: Path, workers: tuple[str, ...]) -> None:
+    handler = {"class": "logging.FileHandler", "filename": "/dev/full"}
+    console = {"class": "logging.StreamHandler", "stream": "ext://sys.stdout"}
+    loggers = {
+        "uvicorn": {"handlers": ["file", "console"], "level": "INFO"},
+        "uvicorn.access": {"handlers": ["file"], "propagate": False},
+    }
+    config = {"version": 1, "handlers": {"file": handler, "console": console}, "loggers": loggers}
+    (directory / "log.json").write_text(json.dumps(config))
+    with Service(directory, "--port", "0", "--log-config", "log.json", *workers) as service:
+        service.wait_ready(2) if workers else service.wait_serving()
+        for _ in range(50):
+            assert served(service)
+        if workers:
+            service.send_signal(signal.SIGHUP)
+            service.wait_log("Reload complete: generation 2 serves with 2 worker")
+            assert served(service)
+        assert service.stop() == (0 if workers else -signal.SIGTERM)
 
 
 @pytest.mark.parametrize("workers", [(), ("--workers", "2")])
