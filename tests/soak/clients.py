@@ -69,6 +69,15 @@ class Client:
             return False
         return self.judge(wire, reply, target, body, began)
 
+    def reusable(self, wire: Wire) -> bool:
+        """Whether another request may be sent. No client here waits so long that its connection may end without a word."""
+        if wire.usable:
+            return True
+        if not wire.closes and self.ledger.killed(wire.connection) is None:
+            now = time.monotonic()
+            self.ledger.failed(self.kind, "closed though it was kept alive", wire.connection, now, now)
+        return False
+
     def judge(self, wire: Wire, reply: Reply, target: str, body: bytes | None, began: float) -> bool:
         if reply.status != 200:
             what = f"status {reply.status}, {target}"
@@ -120,7 +129,7 @@ async def kept(client: Client) -> None:
     if wire is None:
         return
     for _ in range(client.rng.randrange(1, 100)):
-        if client.ends.is_set() or not wire.usable:
+        if client.ends.is_set() or not client.reusable(wire):
             break
         path, number = client.rng.choice([("/plain", 100), ("/plain", 20000), ("/slow", 30)])
         if not await client.ask(wire, client.target(path, number)):
@@ -168,7 +177,7 @@ async def upload(client: Client) -> None:
         return
     for _ in range(client.rng.randrange(1, 5)):
         body = client.rng.randbytes(client.rng.randrange(UPLOAD))
-        if not wire.usable or not await client.ask(wire, client.target("/upload", len(body)), body):
+        if not client.reusable(wire) or not await client.ask(wire, client.target("/upload", len(body)), body):
             break
     wire.close()
 
