@@ -51,6 +51,8 @@ class WorkerHooks(ServerHooks):
         self._pss = False
         self._looked_at = 0.0
         self._ended = 0  # connections since then
+        # What is in the row: responses by status, one list for each class, and requests by how long they took.
+        self._slow = [0] * len(DURATION_CELLS)
         # Called when the worker is ready.
         self.on_ready: list[Callable[[], None]] = []
 
@@ -197,10 +199,11 @@ class WorkerHooks(ServerHooks):
             row[Cell.BYTES_IN] = state.bytes_in
             row[Cell.BYTES_OUT] = state.bytes_out
             row[Cell.DURATION] = int(state.seconds * 1_000_000)
-            first, *others = DURATION_CELLS
-            row[first] = state.total_requests - state.handshakes - sum(state.slow)
-            for bucket, count in zip(others, state.slow[1:], strict=True):
-                row[bucket] = count
+            row[Cell.DURATIONS] = state.total_requests - state.handshakes - sum(state.slow)
+            if state.slow != self._slow:
+                self._slow = state.slow.copy()
+                for bucket, count in zip(DURATION_CELLS[1:], state.slow[1:], strict=True):
+                    row[bucket] = count
             state.settled = True
 
     def _write_usage(self, server: Server) -> None:
