@@ -51,7 +51,7 @@ class WorkerHooks(ServerHooks):
         self._pss = False
         self._looked_at = 0.0
         self._ended = 0  # connections since then
-        # What is in the row: responses by status, one list for each class, and requests by how long they took.
+        # What is in the row: requests by how long they took.
         self._slow = [0] * len(DURATION_CELLS)
         # Called when the worker is ready.
         self.on_ready: list[Callable[[], None]] = []

@@ -21,7 +21,15 @@ from tests.protocols.http.harness import (
 )
 from uvicorn.config import Config
 from uvicorn.protocols._state import ServerState
-from uvicorn.protocols.http._repeats import MAX_LINE, MAX_SECTION, MAX_SHARED, Sections, learn, request_line
+from uvicorn.protocols.http._repeats import (
+    MAX_BODY,
+    MAX_LINE,
+    MAX_SECTION,
+    MAX_SHARED,
+    Sections,
+    learn,
+    request_line,
+)
 
 HOST = ((b"host", b"example.org"),)
 LIMIT = 65536
@@ -88,7 +96,9 @@ def test_a_section_tells_that_a_proxy_speaks_in_it(name: bytes) -> None:
         (GET + b"x", HOST),
         (b"\r\n" + GET, HOST),
         (request("GET / HTTP/1.1", "X: " + "a" * MAX_SECTION), HOST),
-        (GET, (*HOST, (b"content-length", b"0"))),
+        (GET, (*HOST, (b"content-length", b"1"))),
+        (GET + b"ab", (*HOST, (b"content-length", b"1"))),
+        (GET + bytes(MAX_BODY + 1), (*HOST, (b"content-length", b"%d" % (MAX_BODY + 1)))),
         (GET, (*HOST, (b"transfer-encoding", b"chunked"))),
         (GET, (*HOST, (b"expect", b"100-continue"))),
         (GET, (*HOST, (b"upgrade", b"x"))),
@@ -116,6 +126,54 @@ def test_a_section_tells_whether_the_connection_goes_on(options: tuple[bytes, ..
     section = learn(GET, (*HOST, *((b"connection", option) for option in options)), LIMIT)
     assert section is not None
     assert section.keep_alive == keep_alive
+
+
+@pytest.mark.parametrize("body", [b"", b"x", b"\r\n\r\n", bytes(MAX_BODY)])
+def test_a_body_belongs_to_its_section(body: bytes) -> None:
+    data = request("POST / HTTP/1.1", f"Content-Length: {len(body)}")
+    section = learn(data + body, (*HOST, (b"content-length", b"%d" % len(body))), LIMIT)
+    assert section is not None
+    assert data == b"POST / HTTP/1.1" + section.raw
+    assert (section.length, section.size) == (len(body), len(section.raw) + len(body))
+
+
+@pytest.mark.parametrize("implementation", IMPLEMENTATIONS)
+def test_bodies_of_a_known_section(implementation: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    parsed = []
+    ordinary = IMPLEMENTATIONS[implementation].on_head
+
+    def on_head(self: Any, *args: Any) -> bool:
+        parsed.append(args[1])
+        return ordinary(self, *args)
+
+    monkeypatch.setattr(IMPLEMENTATIONS[implementation], "on_head", on_head)
+    app = Answer()
+    received = []
+
+    async def reading(scope: Any, receive: Any, send: Any) -> None:
+        received.append(await receive())
+        await app(scope, receive, send)
+
+    head = request("POST / HTTP/1.1", "Content-Length: 3")
+    other = request("GET / HTTP/1.1", "Content-Length: 0", "X: yz")
+    assert len(head) + 3 != len(other)
+    whole = [head + b"abc", head + b"def", head + b"ghi", head + b"\r\n\r", other, head + b"jkl"]
+
+    async def go() -> None:
+        protocol = connect(IMPLEMENTATIONS[implementation], reading, loop=TaskLoop())
+        for data in whole:
+            protocol.data_received(data)
+            await settle()
+        # What comes in pieces, or with another request behind it, is left to the parser.
+        for data in (head + b"m", b"no", head + b"pqr" + other):
+            protocol.data_received(data)
+            for _ in range(5):
+                await settle()
+
+    asyncio.run(go())
+    bodies = [b"abc", b"def", b"ghi", b"\r\n\r", b"", b"jkl", b"m", b"pqr", b""]
+    assert received == [{"type": "http.request", "body": body, "more_body": body == b"m"} for body in bodies]
+    assert len(parsed) == len(bodies) - 3
 
 
 def feed(implementation: str, requests: list[bytes], learns: bool) -> tuple[Any, Any, Answer]:
@@ -282,6 +340,8 @@ SECTIONS = st.sampled_from(
         b"\r\nHost: a\r\n\r\n",
         b"\r\nHost: a\r\nConnection: keep-alive\r\nX: y\r\n\r\n",
         b"\r\nHOST:a\r\nx:\r\n\r\n",
+        b"\r\nHost: a\r\nContent-Length: 0\r\n\r\n",
+        b"\r\nHost: a\r\nContent-Length: 30\r\n\r\nGET /smuggled HTTP/1.1\r\n\r\nabcd",
     ]
 )
 

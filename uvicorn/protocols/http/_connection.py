@@ -178,12 +178,13 @@ class HTTPConnection(asyncio.Protocol):
             self._feed(data)
             return
         repeated = self._repeated
-        if repeated is not None and codec is not DISCARD and data.endswith(repeated.raw):
+        if repeated is not None and codec is not DISCARD:
             line_size = size - repeated.size
-            line = request_line(data[:line_size]) if line_size <= repeated.longest_line else None
-            if line is not None:
-                self._on_repeated(line, repeated)
-                return
+            if 0 < line_size <= repeated.longest_line and data.startswith(repeated.raw, line_size):
+                line = request_line(data[:line_size])
+                if line is not None:
+                    self._on_repeated(line, repeated, data)
+                    return
         self._head_pending = True
         self._feed(data)
         if self._head_pending:
@@ -288,14 +289,19 @@ class HTTPConnection(asyncio.Protocol):
             self._enqueue(cycle)
         return False
 
-    def _on_repeated(self, line: tuple[str, str, bytes, bytes, bool], section: RepeatedSection) -> None:
-        """A whole request without a body, whose header section is known."""
+    def _on_repeated(
+        self, line: tuple[str, str, bytes, bytes, bool], section: RepeatedSection, data: bytes
+    ) -> None:
+        """A whole request, whose header section is known."""
         method, text, path, query, is_head = line
         scope = self._make_scope("1.1", method, text, path, query, list(section.fields))
         app = self.context.app if section.forwarded else self.context.direct_app
+        cycle = RequestCycle(self, scope, app, True, is_head, section.keep_alive, False, False)
+        if section.length:
+            cycle.feed_body(data[-section.length :])
         if not section.keep_alive:
             self._discard()  # nothing behind this request is looked at
-        self._begin(RequestCycle(self, scope, app, True, is_head, section.keep_alive, False, False))
+        self._begin(cycle)
 
     def _learn_section(self, data: bytes) -> None:
         """The last two header sections had the same size, or another connection has begun with this one."""
