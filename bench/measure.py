@@ -23,13 +23,14 @@ def measure(
     options = dict(scenario.server)
     if options.get("tls"):
         options["tls"] = certificate()
+    seconds = max(seconds, least_seconds(scenario))
     failures: dict[str, str] = {}
     samples: list[Sample] = []
     with servers(able, scenario.app, failures, **options) as running:
         for server in running:
             if scenario.server.get("workers", 1) != 1:
                 server.wait_workers(server.launch.workers)
-            run_load(scenario.load, server.port, 1, server.launch.tls is not None)
+            run_load(scenario.load, server.port, least_seconds(scenario), server.launch.tls is not None)
         for number in range(rounds):
             for server in turns(running, number):
                 if server.contender.name in failures:
@@ -60,6 +61,11 @@ def probe(look: Probe, contenders: list[Contender], rounds: int) -> tuple[list[S
             )
         print(".", end="", file=sys.stderr, flush=True)
     return samples, failures
+
+
+def least_seconds(scenario: Scenario) -> int:
+    """Thousands of connections at once take a while: what does not fit into the backlog is tried again a second later."""
+    return 1 + scenario.load.connections // 1000
 
 
 def turns(running: list[Server], number: int) -> list[Server]:

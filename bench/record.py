@@ -53,6 +53,8 @@ def merged(older: dict[str, Any], newer: dict[str, Any]) -> dict[str, Any]:
         kept = [name for name in older[names] if name not in again]
         result[names] = kept + newer[names]
         result[samples] = [each for each in older[samples] if each["scenario"] in kept] + newer[samples]
+    measured = [each["rounds"] for each in (older, newer) if each["samples"]]
+    result["rounds"] = min(measured, default=newer["rounds"])
     kept_failures = {name: why for name, why in older["failures"].items() if name not in again}
     result["failures"] = kept_failures | newer["failures"]
     result["contenders"] = list(dict.fromkeys([*older["contenders"], *newer["contenders"]]))

@@ -161,7 +161,7 @@ def conditions(run: Run) -> str:
     )
     return (
         f"{run['date']}, {machine['cores']} cores ({machine['cpu']}), {machine['system']}, "
-        f"Python {machine['python']}, load by {run['tool']}; {run['rounds']} rounds of {run['seconds']} s in turns; "
+        f"Python {machine['python']}, load by {run['tool']}; at least {run['rounds']} rounds of {run['seconds']} s in turns; "
         f"load average {machine['load'][0]:.1f} before, {machine['load'][1]:.1f} after.\n{who}."
     )
 

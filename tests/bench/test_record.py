@@ -15,6 +15,7 @@ def run(**fields: Any) -> dict[str, Any]:
         "contenders": ["ours"],
         "versions": {"ours": {}},
         "failures": {},
+        "rounds": 3,
     }
     return {**usual, "scenarios": [], "probes": [], "samples": [], "probed": [], **fields}
 
@@ -55,6 +56,13 @@ def test_a_merge_replaces_what_was_measured_again() -> None:
     assert found["probed"] == [sample("stop", 3)]
     assert found["failures"] == {"tls": {"granian": "why"}}
     assert found["contenders"] == ["ours", "uvicorn"]
+
+
+def test_what_is_said_of_the_rounds_holds_for_all_that_was_measured() -> None:
+    few, many = run(rounds=2, samples=[sample("tls", 1)]), run(rounds=7, samples=[sample("hello", 1)])
+    probed = run(rounds=1, probed=[sample("stop", 1)], probes=["stop"])
+    assert merged(few, many)["rounds"] == merged(many, few)["rounds"] == 2
+    assert merged(many, probed)["rounds"] == 7
 
 
 def test_runs_of_two_machines_are_not_merged() -> None:

@@ -9,9 +9,9 @@ import pytest
 
 from bench.contenders import CONTENDERS, Contender, Launch
 from bench.loading import own_load
-from bench.measure import turns
+from bench.measure import least_seconds, turns
 from bench.running import CannotRun, Server, Usage, environ
-from bench.scenarios import Load
+from bench.scenarios import SCENARIOS, Load
 
 
 def test_usage_is_what_has_been_added() -> None:
@@ -33,6 +33,10 @@ def test_each_round_begins_with_another_one() -> None:
     assert all(set(order) == set(servers) for order in orders)
     assert {order[0] for order in orders} == set(servers)
     assert turns([], 2) == []
+
+
+def test_many_connections_get_the_time_to_be_made() -> None:
+    assert [least_seconds(SCENARIOS[f"connections-{count}"]) for count in (10, 1000, 5000)] == [1, 2, 6]
 
 
 @pytest.mark.e2e
