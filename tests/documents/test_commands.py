@@ -25,7 +25,7 @@ import yaml
 
 from tests.e2e.harness import APP, AS_ROOT, ROOT, Service
 from tests.markdown import Block, Command, blocks, commands, indented, spans
-from tests.real import image, inside
+from tests.real import image, unit
 from uvicorn.control import cli
 from uvicorn.supervisor import signals
 
@@ -214,7 +214,7 @@ def by_systemd(bench: Bench, place: Place) -> None:
     if place.heading.startswith("Behind"):
         proxies(bench, place)
     elif place.heading:
-        _among(place, inside.PAGES, "tests/real/inside.py")
+        _among(place, unit.PAGES, "tests/real/inside.py")
     else:
         known(place, "systemctl")
 
@@ -308,7 +308,7 @@ CHECKS: dict[str, Callable[[Bench, Place], None]] = {
 
 def check(bench: Bench, place: Place) -> None:
     name = program(place.text)
-    if place.page in inside.PAGES and place.heading and place.heading.startswith(inside.PAGES[place.page]):
+    if place.page in unit.PAGES and place.heading and place.heading.startswith(unit.PAGES[place.page]):
         if name in ("uvicorn", "uvicornctl"):
             CHECKS[name](bench, place)
         return

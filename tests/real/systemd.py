@@ -43,7 +43,14 @@ def share(directory: Path, suite: str) -> Path:
     """What the container sees at /mnt."""
     tree = directory / "tree"
     shutil.copytree(debian.ROOT / "deploy" / "systemd", tree / "deploy" / "systemd")
-    shared = ("__init__.py", "markdown.py", "real/__init__.py", "real/inside.py", "real/table.py")
+    shared = (
+        "__init__.py",
+        "markdown.py",
+        "real/__init__.py",
+        "real/inside.py",
+        "real/table.py",
+        "real/unit.py",
+    )
     for name in ("docs/deploying.md", *(f"tests/{name}" for name in shared)):
         (tree / name).parent.mkdir(parents=True, exist_ok=True)
         shutil.copy(debian.ROOT / name, tree / name)
