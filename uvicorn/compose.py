@@ -213,7 +213,7 @@ class Multiprocess:
         try:
             plan = plan_from(self.config, self.target)
             # From here on there is no second try: see `taking_over`.
-            handover = upgrade.read(os.environ)
+            handover, scoreboard = upgrade.take(os.environ)
             for key, listener in _adopted(self.config, plan, self.sockets):
                 listeners.take(key, listener)
             if handover is None:
@@ -248,7 +248,7 @@ class Multiprocess:
                 mold.main,
                 pid_file,
             )
-            self.exit_code = master.run(handover)
+            self.exit_code = master.run(handover, scoreboard)
         except BindError as exc:
             logger.error("%s", exc)
             self.exit_code = STARTUP_FAILURE

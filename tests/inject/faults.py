@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 # Errors of the system's own making, not of a wrong argument: no descriptors, no memory, no room, interrupted, broken. What
-# the kernel never refuses for such a reason (lseek, getsockopt, signal handlers) is left out.
+# the kernel never refuses for such a reason (lseek, getsockopt, signal handlers, closing a socket) is left out.
 ERRORS: dict[str, tuple[str, ...]] = {
     "accept4": ("EMFILE",),
     "bind": ("EADDRINUSE", "ENOMEM"),
     "chmod": ("EIO",),
     "clone": ("EAGAIN", "ENOMEM"),
     "clone3": ("EAGAIN",),
-    "close": ("EIO",),
     "connect": ("EAGAIN",),
     "dup": ("EMFILE",),
     "epoll_create1": ("EMFILE",),
@@ -19,7 +18,7 @@ ERRORS: dict[str, tuple[str, ...]] = {
     "eventfd2": ("EMFILE",),
     "execve": ("ENOMEM", "EAGAIN"),
     "fchmod": ("EIO",),
-    "fcntl": ("EMFILE", "EINTR"),
+    "fcntl": ("EMFILE",),
     "flock": ("EINTR", "ENOLCK"),
     "fstat": ("ENOMEM",),
     "ftruncate": ("ENOSPC",),

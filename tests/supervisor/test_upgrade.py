@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 import socket
@@ -13,6 +14,7 @@ from pathlib import Path
 import pytest
 
 from uvicorn._addresses import Address
+from uvicorn._ipc.scoreboard import Scoreboard
 from uvicorn._listener import Listener
 from uvicorn.supervisor import upgrade
 from uvicorn.supervisor.events import PoolSpec
@@ -149,6 +151,35 @@ def test_what_is_no_handover_is_refused(content: str, tmp_path: Path) -> None:
     with pytest.raises(ValueError, match="the handover of the program before cannot be read: "):
         upgrade.read(environ)
     assert environ == {}
+
+
+def test_without_its_memory_nothing_is_taken_and_it_can_be_tried_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    memory = Scoreboard()
+    file = upgrade.write(Handover(generation=1, size=2, scoreboard_fd=memory.fd))
+    environ = {HANDOVER_FD: str(file)}
+
+    def refuse(fd: int) -> Scoreboard:
+        raise OSError(errno.ENOMEM, "no memory")
+
+    with monkeypatch.context() as patched:
+        patched.setattr(upgrade, "Scoreboard", refuse)
+        with pytest.raises(OSError, match="no memory"):
+            upgrade.take(environ)
+    assert environ == {HANDOVER_FD: str(file)}
+    handover, taken = upgrade.take(environ)
+    assert environ == {}
+    assert handover is not None
+    assert taken is not None
+    assert taken.fd == memory.fd
+    with pytest.raises(OSError, match="Bad file descriptor"):
+        os.fstat(file)
+    os.close(memory.fd)
+
+
+def test_without_a_handover_there_is_nothing_to_take() -> None:
+    assert upgrade.take({}) == (None, None)
 
 
 def test_a_handover_of_another_version_is_refused(tmp_path: Path) -> None:

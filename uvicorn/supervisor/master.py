@@ -117,13 +117,15 @@ class Master:
 
     # --- running -----------------------------------------------------------------------------
 
-    def run(self, handover: upgrade.Handover | None = None) -> int:
+    def run(self, handover: upgrade.Handover | None = None, scoreboard: Scoreboard | None = None) -> int:
         """Run until the service has stopped; return the exit code.
 
         Args:
             handover: What the program before has handed over.
+            scoreboard: That one's shared memory; mapped here where nobody has done so.
         """
         self._signals.install()
+        self._scoreboard = scoreboard
         try:
             self._prepare(handover)
             self._made = Spawner(
@@ -176,7 +178,7 @@ class Master:
         generation = handover.generation + 1
         self._plans[generation] = plan
         self._machine = Machine(plan.spec, self._host.random, generation)
-        self._scoreboard = Scoreboard(handover.scoreboard_fd)
+        self._scoreboard = self._scoreboard or Scoreboard(handover.scoreboard_fd)
         self._listeners = upgrade.take_listeners(handover.listeners)
         self._links = take_links(handover.workers, self._scoreboard, self._listeners)
         try:

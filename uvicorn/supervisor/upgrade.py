@@ -22,6 +22,7 @@ from typing import Any
 
 from uvicorn._addresses import Address
 from uvicorn._ipc.control import Outcome
+from uvicorn._ipc.scoreboard import Scoreboard
 from uvicorn._listener import Listener
 from uvicorn._pidfile import PidFile
 from uvicorn.supervisor import events
@@ -268,8 +269,31 @@ def write(handover: Handover) -> int:
     return fd
 
 
-def read(environ: MutableMapping[str, str]) -> Handover | None:
+def take(environ: MutableMapping[str, str]) -> tuple[Handover | None, Scoreboard | None]:
+    """What the environment hands over, and its shared memory, without which there is no going on.
+
+    Raises:
+        ValueError: Something is handed over, but not for this program.
+        OSError: The memory cannot be had. Nothing is taken then: see `taking_over`.
+    """
+    text = environ.get(HANDOVER_FD, "")
+    handover = read(environ, close=False)
+    if handover is None:
+        return None, None
+    try:
+        scoreboard = Scoreboard(handover.scoreboard_fd)
+    except OSError:
+        environ[HANDOVER_FD] = text
+        raise
+    close_quietly(int(text))
+    return handover, scoreboard
+
+
+def read(environ: MutableMapping[str, str], close: bool = True) -> Handover | None:
     """What the environment hands over, taken out of it; None where nothing is.
+
+    Args:
+        close: Whether its descriptor is closed.
 
     Raises:
         ValueError: Something is, but not for this program.
@@ -280,7 +304,7 @@ def read(environ: MutableMapping[str, str]) -> Handover | None:
     try:
         fd = int(text)
         os.lseek(fd, 0, os.SEEK_SET)
-        with os.fdopen(fd, "rb") as file:
+        with os.fdopen(fd, "rb", closefd=close) as file:
             data = json.loads(file.read())
         if data["version"] != VERSION:
             raise ValueError(f"it has version {data['version']}, not {VERSION}")
