@@ -158,10 +158,10 @@ async def play(protocol_class: Any, case: Case, run: str) -> tuple[Answer, Appli
         await turn(protocol)
     if case.eof and not transport.closed and not protocol.eof_received():
         transport.close()
-    # As long as one response follows the other.
-    written = -1
-    while written != len(transport.buffer):
-        written = len(transport.buffer)
+    # As long as one response follows the other: they may be written together, so the calls count as well.
+    before: object = None
+    while (seen := (len(transport.buffer), [*app.calls])) != before:
+        before = seen
         await turn(protocol)
     closed = transport.closed or case.reset
     protocol.connection_lost(ConnectionResetError() if case.reset else None)
