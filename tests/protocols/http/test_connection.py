@@ -34,7 +34,7 @@ from uvicorn.protocols._state import DURATIONS
 from uvicorn.protocols._upgrade import TakesUpgrade, UpgradeRequest
 from uvicorn.protocols.http import _connection
 from uvicorn.protocols.http._codec import LINGER_POLL
-from uvicorn.protocols.http._connection import LINGER
+from uvicorn.protocols.http._lifetime import LINGER
 from uvicorn.protocols.http.flow_control import HIGH_WATER_LIMIT
 from uvicorn.server import ServerState
 
