@@ -16,6 +16,7 @@ from uvicorn.protocols._access import (
     ATOMIC_PIPE_WRITE,
     BATCH_DELAY,
     BATCH_LINES,
+    CLIENTS,
     DEFAULT_FORMAT,
     BatchedAccessLog,
     RecordAccessLog,
@@ -183,6 +184,8 @@ def test_record_of_a_client_without_address_has_an_empty_one(setup: Setup) -> No
         ({"query_string": "a=\n"}, '192.0.2.1:1234 - "GET /?a=\\n HTTP/1.1"'),
         ({"client": 5}, ' - "GET / HTTP/1.1"'),
         ({"client": ("lonely",)}, ' - "GET / HTTP/1.1"'),
+        ({"client": ["h", 1]}, 'h:1 - "GET / HTTP/1.1"'),
+        ({"client": ([], 1)}, '[]:1 - "GET / HTTP/1.1"'),
         ({"path": 5, "raw_path": None}, '192.0.2.1:1234 - "GET 5 HTTP/1.1"'),
     ],
 )
@@ -276,6 +279,16 @@ def test_lines_stand_in_the_order_of_the_responses_with_their_own_clients(setup:
     log.flush()
     lines = setup.stream.getvalue().splitlines()
     assert [line.split()[1] for line in lines] == ["h:1", "h:2", "h:2", "h:1"]
+
+
+def test_few_clients_are_remembered(setup: Setup) -> None:
+    log = setup.batched()
+    for port in range(CLIENTS + 1):
+        log.log(scope_of(client=("h", port)), 200)
+        assert len(log._clients) <= CLIENTS
+    log.flush()
+    lines = setup.stream.getvalue().splitlines()
+    assert [line.split()[1] for line in lines] == [f"h:{port}" for port in range(CLIENTS + 1)]
 
 
 # --- when records are made after all --------------------------------------------------------------
