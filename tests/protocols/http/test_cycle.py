@@ -959,3 +959,34 @@ def test_send_that_waits_returns_when_the_client_goes(protocol_class: Any) -> No
         await settle()
 
     play(main)
+
+
+@pytest.mark.parametrize("implementation", IMPLEMENTATIONS)
+def test_nobody_stops_reading_for_an_application_that_waits_for_more(implementation: str) -> None:
+    """Only what comes before it has had its turn counts."""
+    much = bytes(HIGH_WATER_LIMIT + 1)
+    received = []
+
+    async def app(scope: Any, receive: Any, send: Any) -> None:
+        while len(received) < 3:
+            received.append(len((await receive())["body"]))
+        await asyncio.Event().wait()
+
+    async def main() -> list[bool]:
+        protocol = connect(IMPLEMENTATIONS[implementation], app, loop=TaskLoop())
+        reads = []
+        protocol.data_received(request("POST / HTTP/1.1", "Content-Length: 1000000"))
+        await settle()
+        for pieces in ([much], [much, much[:1], much], [much]):
+            for piece in pieces:
+                protocol.data_received(piece)
+                reads.append(protocol.transport.is_reading())
+            await settle()
+            reads.append(protocol.transport.is_reading())
+        # The application takes no more.
+        protocol.data_received(much)
+        reads.append(protocol.transport.is_reading())
+        return reads
+
+    assert asyncio.run(main()) == [True, True, True, False, False, True, True, True, False]
+    assert received == [len(much), 2 * len(much) + 1, len(much)]

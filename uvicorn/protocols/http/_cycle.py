@@ -103,7 +103,7 @@ class RequestCycle:
     # --- from the connection -----------------------------------------------------------------
 
     def feed_body(self, data: bytes) -> int:
-        """Take a piece of the body; return how many bytes now wait for the application."""
+        """Take a piece of the body; return how many bytes now wait for the application, and may wait for long."""
         if self.stage == COMPLETE or self.disconnected:
             return 0  # the rest of a body that nobody reads is swallowed
         self._expects_continue = False  # RFC 9110 10.1.1: the body is already on its way
@@ -115,7 +115,10 @@ class RequestCycle:
             self._body = [self._body, data]
         self._body_size += len(data)
         if self._waiters is not None:
+            # It takes the piece in the next turn of the event loop. To stop reading until then is two system calls for
+            # each piece; where another one comes before, it is counted.
             self._wake()
+            return 0
         return self._body_size
 
     def end_body(self) -> None:
