@@ -151,9 +151,15 @@ PROJECTS = (
                 "websockets==15.0.1",
                 "starlette==0.49.3",
             ),
-            "sse-starlette==3.0.3",
+            *("sse-starlette==3.0.3", "pydantic-settings==2.12.0", "requests"),
         ),
-        paths=("tests/shared", "tests/server", "tests/client"),
+        # Those that start a server.
+        paths=(
+            *("tests/shared/test_sse.py", "tests/shared/test_ws.py", "tests/shared/test_streamable_http.py"),
+            *("tests/server/test_sse_security.py", "tests/server/test_streamable_http_security.py"),
+            *("tests/server/fastmcp/test_integration.py", "tests/client/test_http_unicode.py"),
+            "tests/client/test_notification_response.py",
+        ),
         options=("-o", "addopts=", "-o", "log_cli=false"),
     ),
 )
