@@ -52,7 +52,7 @@ help:
 	@echo "make audit     look for published weaknesses of what is installed; needs the network"
 	@echo "make format    format the code"
 	@echo "make generate  write docs/settings.md and the JSON Schema again"
-	@echo "make clean     remove .venv and caches"
+	@echo "make clean     remove .venv, .venv-bench and caches"
 
 $(BIN)/python:
 	@test -n "$(PYTHON)" || { echo "No Python 3.11 or newer was found; name one: make PYTHON=/path/to/python"; exit 1; }
@@ -169,4 +169,4 @@ generate: $(VENV)/.test
 	$(BIN)/python -m uvicorn.settings
 
 clean:
-	rm -rf $(VENV) .fuzz .autobahn .pytest_cache .mypy_cache .ruff_cache .hypothesis .import_linter_cache
+	rm -rf $(VENV) .venv-bench .fuzz .autobahn .pytest_cache .mypy_cache .ruff_cache .hypothesis .import_linter_cache
