@@ -40,7 +40,9 @@ def top(service: Controlled, *arguments: str, columns: int = 80, lines: int = 24
         "0.3",
         *arguments,
     ]
-    return terminal.Terminal(command, columns, lines, {"PYTHONPATH": str(ROOT)})
+    return terminal.Terminal(
+        command, columns, lines, {"PYTHONPATH": str(ROOT), "COLUMNS": "80", "LINES": "24"}
+    )
 
 
 def is_as_before(screen: terminal.Terminal) -> None:

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import os
 import select
-import shutil
 import signal
 import sys
 from types import FrameType
@@ -65,7 +64,8 @@ class Screen:
     @property
     def size(self) -> tuple[int, int]:
         """Columns and lines. Something is drawn on the smallest, too."""
-        found = shutil.get_terminal_size()
+        # Not by shutil, which believes $COLUMNS: where that is exported, it is the size of the start.
+        found = os.get_terminal_size(sys.stdout.fileno())
         return max(20, found.columns), max(5, found.lines)
 
     def draw(self, lines: list[str], reverse: int = -1) -> None:
