@@ -212,6 +212,7 @@ class Multiprocess:
         pid_file = PidFile("")
         try:
             plan = plan_from(self.config, self.target)
+            signals = SignalSource(is_last=_invocation.get() is not None)
             # From here on there is no second try: see `taking_over`.
             handover, scoreboard = upgrade.take(os.environ)
             for key, listener in _adopted(self.config, plan, self.sockets):
@@ -242,7 +243,7 @@ class Multiprocess:
                 PosixHost(),
                 listeners,
                 setproctitle.setproctitle,
-                SignalSource(is_last=_invocation.get() is not None),
+                signals,
                 manager,
                 control_process.main,
                 mold.main,
