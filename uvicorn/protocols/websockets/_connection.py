@@ -21,7 +21,7 @@ from uvicorn.protocols._upgrade import TakesUpgrade, UpgradeRequest
 from uvicorn.protocols.http._head import Refused
 from uvicorn.protocols.utils import get_remote_addr
 from uvicorn.protocols.websockets._deflate import agree
-from uvicorn.protocols.websockets._engine import Engine, Event, Pong
+from uvicorn.protocols.websockets._engine import Closed, Engine, Pong
 from uvicorn.protocols.websockets._handshake import (
     BadHandshake,
     Handshake,
@@ -239,17 +239,18 @@ class WebSocketConnection(TakesUpgrade):
                 break
             size = max(SLICE, engine.missing)
             for event in engine.receive(data[:size]):
-                self._take(event, session)
+                if isinstance(event, (str, bytes)):
+                    session.message(event)
+                else:
+                    self._take(event, session)
             data = data[size:]
         self._write_output()
 
     def _queue_full(self, session: WebSocketSession) -> bool:
         return session.queued >= self.config.ws_max_queue or session.queued_bytes >= QUEUE_BYTES
 
-    def _take(self, event: Event, session: WebSocketSession) -> None:
-        if isinstance(event, (str, bytes)):
-            session.message(event)
-        elif isinstance(event, Pong):
+    def _take(self, event: Pong | Closed, session: WebSocketSession) -> None:
+        if isinstance(event, Pong):
             self._keepalive.pong(event.payload, self.server_state.now)
             if not self._closing:
                 self.deadline = self._keepalive.deadline
@@ -303,7 +304,10 @@ class WebSocketConnection(TakesUpgrade):
     # --- writing -----------------------------------------------------------------------------
 
     def _write(self, data: bytes) -> None:
-        self.server_state.sent(len(data))
+        state = self.server_state
+        state.bytes_out += len(data)
+        if state.settled:
+            state.unsettle()
         self.transport.write(data)
 
     def send_message(self, content: Any) -> None:
