@@ -239,6 +239,8 @@ class Day:
         )
         await self.ctl("drain and stop", "stop")
         await asyncio.gather(*asked)
+        for wire in wires:
+            wire.close()
         if total(self.diary.ledger) - before != len(streams):
             self.diary.wrong.append("a stream in flight was cut by the stop")
         code = await asyncio.to_thread(self.service.wait_exit)
