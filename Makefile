@@ -13,7 +13,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip --quiet --disable-pip-version-check
 # End-to-end tests mostly wait, so more run at the same time than there are cores.
-JOBS ?= 4
+JOBS ?= 6
 
 # How long each target is fuzzed, and which ones.
 SECONDS ?= 60
@@ -100,7 +100,7 @@ serve: $(VENV)/.serve
 
 test: $(VENV)/.test
 	@echo "Running the tests ..."
-	@$(BIN)/python -m pytest --numprocesses $(JOBS) --quiet $(ARGS)
+	@$(BIN)/python -m pytest --numprocesses $(JOBS) --dist worksteal --quiet $(ARGS)
 
 .PHONY: dependents
 dependents: $(BIN)/python

@@ -23,6 +23,10 @@ class ServerHooks:
     A worker under a master has hooks of its own (`uvicorn.worker.runtime`).
     """
 
+    # Whether a second SIGINT stops the waiting for requests in flight. A terminal's Ctrl-C reaches a worker as well as its
+    # master, which has told the worker to leave perhaps just before, and which alone knows that it was the first one.
+    interrupt_hurries = True
+
     # Whether the whole service stops with this server: the accept queue is emptied and idle connections are closed.
     # Else siblings go on, and both are left alone.
     def final(self) -> bool:

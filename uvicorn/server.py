@@ -170,7 +170,7 @@ class Server:
     def handle_exit(self, sig: int, frame: FrameType | None) -> None:
         """The signal handler: stop in order; a second SIGINT stops waiting."""
         self._captured_signals.append(sig)
-        if self.should_exit and sig == signal.SIGINT:
+        if self.should_exit and sig == signal.SIGINT and self.hooks.interrupt_hurries:
             self.force_exit = True
             self._wake_soon()
         else:

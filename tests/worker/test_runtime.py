@@ -314,6 +314,14 @@ def test_what_was_counted_is_seen_soon_and_not_only_with_the_tick(worker: Worker
     assert state.settled  # whatever comes next is told again
 
 
+def test_an_interrupt_does_not_hurry_a_worker_that_its_master_has_told_to_leave(worker: Worker) -> None:
+    worker.start()
+    for number in (signal.SIGTERM, signal.SIGINT, signal.SIGINT):
+        worker.server.handle_exit(number, None)
+    assert worker.server.should_exit
+    assert not worker.server.force_exit
+
+
 def test_responses_are_counted_where_they_outlive_the_worker(make: Any) -> None:
     worker = make(watched=True)
     worker.start()

@@ -56,6 +56,8 @@ class WorkerHooks(ServerHooks):
         # Called when the worker is ready.
         self.on_ready: list[Callable[[], None]] = []
 
+    interrupt_hurries = False
+
     @property
     def orphaned(self) -> bool:
         """Whether the master is gone. The end of its channel is seen first: the kernel closes a process's files before
