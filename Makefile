@@ -118,6 +118,7 @@ check: $(VENV)/.check
 	$(BIN)/mypy
 	$(BIN)/lint-imports --no-logo 2>/dev/null || $(BIN)/lint-imports
 	$(BIN)/python -m uvicorn.settings --check
+	$(BIN)/python -m pytest --quiet tests/test_typing.py
 
 fuzz: $(VENV)/.fuzz
 	@for target in $(TARGETS); do \
