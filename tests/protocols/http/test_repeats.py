@@ -26,6 +26,7 @@ from uvicorn.protocols.http._repeats import (
     MAX_LINE,
     MAX_SECTION,
     MAX_SHARED,
+    PATIENCE,
     Sections,
     learn,
     request_line,
@@ -206,6 +207,43 @@ def test_the_third_request_is_not_parsed(implementation: str, monkeypatch: pytes
     _, _, app = feed(implementation, [request(f"GET {line} HTTP/1.1", "A: b") for line in lines], True)
     assert parsed == [b"/a", b"/b"]
     assert [scope["raw_path"] for scope in app.scopes] == [b"/a", b"/b", b"/c", b"/d"]
+
+
+@pytest.mark.parametrize("implementation", IMPLEMENTATIONS)
+@pytest.mark.parametrize(
+    ("lines", "learns"),
+    [
+        ([f"X: {i}" for i in range(PATIENCE - 2)], True),
+        ([f"X: {i}" for i in range(PATIENCE)], False),
+        ([f"X: {'a' * i}" for i in range(PATIENCE)], False),
+        # What is recognised now and then is worth another try.
+        ([f"X: {i // 3}" for i in range(PATIENCE * 6)], True),
+    ],
+)
+def test_a_connection_whose_heads_never_repeat_learns_no_more(
+    implementation: str, lines: list[str], learns: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    taken = []
+    ordinary = IMPLEMENTATIONS[implementation]._on_repeated
+    monkeypatch.setattr(
+        IMPLEMENTATIONS[implementation],
+        "_on_repeated",
+        lambda self, *args: (taken.append(args), ordinary(self, *args)),
+    )
+    unlike = [request("GET / HTTP/1.1", line) for line in lines]
+    protocol, transport, app = feed(implementation, [*unlike, GET, GET], True)
+    before = len(taken)
+    asyncio.run(feed_more(protocol, [GET, GET]))
+    assert (len(taken) > before) == learns
+    assert (protocol._repeated is not None) == learns
+    assert len(app.scopes) == len(unlike) + 4
+    assert transport.buffer.count(b"HTTP/1.1 200") == len(unlike) + 4
+
+
+async def feed_more(protocol: Any, requests: list[bytes]) -> None:
+    for data in requests:
+        protocol.data_received(data)
+        await settle()
 
 
 def of_connections(

@@ -24,7 +24,7 @@ from uvicorn.protocols.http._cycle import RequestCycle
 from uvicorn.protocols.http._head import Head, Refused, examine
 from uvicorn.protocols.http._held import HeldResponses
 from uvicorn.protocols.http._lifetime import ConnectionLifetime
-from uvicorn.protocols.http._repeats import RepeatedSection, learn, request_line
+from uvicorn.protocols.http._repeats import PATIENCE, RepeatedSection, learn, request_line
 from uvicorn.protocols.http.flow_control import service_unavailable
 
 # What takes no longer is in the first bucket, and needs no search for it.
@@ -106,6 +106,11 @@ class HTTPConnection(ConnectionLifetime):
 
     def _compare_section(self, data: bytes) -> None:
         """A request has come whole: is its header section as long as the last one, or another connection's first?"""
+        self._unlike += 1
+        if self._unlike > PATIENCE:
+            self._last_section = -1
+            self._repeated = None
+            return
         size = len(data) - data.find(b"\r\n")
         last, self._last_section = self._last_section, size
         if size == last or (not last and self.context.sections.has_come(data[-size:])):
@@ -188,6 +193,7 @@ class HTTPConnection(ConnectionLifetime):
         self, line: tuple[str, str, bytes, bytes, bool], section: RepeatedSection, data: bytes
     ) -> None:
         """A whole request, whose header section is known."""
+        self._unlike = 0
         method, text, path, query, is_head = line
         scope = self._make_scope("1.1", method, text, path, query, list(section.fields))
         app = self.context.app if section.forwarded else self.context.direct_app

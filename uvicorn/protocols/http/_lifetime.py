@@ -62,6 +62,7 @@ class ConnectionLifetime(asyncio.Protocol):
         "_server",
         "_silent",
         "_timer",
+        "_unlike",
         "_upgrade",
         "_written",
         "access",
@@ -133,6 +134,7 @@ class ConnectionLifetime(asyncio.Protocol):
         self._gives_up_at = NEVER  # when the connection ends if the client takes nothing of it
         self._last_section = 0  # the size of the last request's header section; negative where it says more
         self._repeated: RepeatedSection | None = None  # the section that has come twice
+        self._unlike = 0  # how many whole requests have been parsed since the last one with that section
 
     # --- writing -----------------------------------------------------------------------------
 

@@ -33,6 +33,10 @@ _LINE = re.compile(
     rb"(?:\?([A-Za-z0-9\-._~!$&'()*+,;=:@/?%]*))? HTTP/1\.1\Z"
 )
 
+# A connection that has brought so many whole requests of which none was recognised learns no more: it has tried twice,
+# and where heads never come again, as with an identifier in each, learning is a sixth of what a request costs.
+PATIENCE = 4
+
 # So many sections are shared; when there are more, they are learnt again.
 MAX_SHARED = 64
 
