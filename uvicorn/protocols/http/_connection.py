@@ -24,7 +24,8 @@ from uvicorn.protocols.http._cycle import RequestCycle
 from uvicorn.protocols.http._head import Head, Refused, examine
 from uvicorn.protocols.http._held import HeldResponses
 from uvicorn.protocols.http._lifetime import ConnectionLifetime
-from uvicorn.protocols.http._repeats import PATIENCE, RepeatedSection, learn, request_line
+from uvicorn.protocols.http._repeats import MAX_LINE, PATIENCE, RepeatedSection, learn, request_line
+from uvicorn.protocols.http._varying import TRIES, VaryingSection, compare
 from uvicorn.protocols.http.flow_control import service_unavailable
 
 # What takes no longer is in the first bucket, and needs no search for it.
@@ -88,6 +89,9 @@ class HTTPConnection(ConnectionLifetime):
                 if line is not None:
                     self._on_repeated(line, repeated, data)
                     return
+        varying = self._varying
+        if varying is not None and codec is not DISCARD and self._takes_varying(varying, data):
+            return
         self._head_pending = True
         self._feed(data)
         if self._head_pending:
@@ -108,8 +112,7 @@ class HTTPConnection(ConnectionLifetime):
         """A request has come whole: is its header section as long as the last one, or another connection's first?"""
         self._unlike += 1
         if self._unlike > PATIENCE:
-            self._last_section = -1
-            self._repeated = None
+            self._find_varying(data)
             return
         size = len(data) - data.find(b"\r\n")
         last, self._last_section = self._last_section, size
@@ -204,18 +207,59 @@ class HTTPConnection(ConnectionLifetime):
             self._discard()  # nothing behind this request is looked at
         self._begin(cycle)
 
+    def _takes_varying(self, section: VaryingSection, data: bytes) -> bool:
+        """Take a whole request whose header section is known but for lines that decide nothing, if it is one."""
+        line_size = data.find(b"\r\n")
+        if not 0 < line_size <= MAX_LINE:
+            return False
+        fields = section.fields(data, line_size)
+        if fields is None:
+            return False
+        line = request_line(data[:line_size])
+        if line is None:
+            return False
+        self._unlike = PATIENCE
+        method, text, path, query, is_head = line
+        scope = self._make_scope("1.1", method, text, path, query, fields)
+        app = self.context.app if section.forwarded else self.context.direct_app
+        cycle = RequestCycle(self, scope, app, True, is_head, section.keep_alive, False, False)
+        if not section.keep_alive:
+            self._discard()  # nothing behind this request is looked at
+        self._begin(cycle)
+        return True
+
+    def _learnt(self, data: bytes) -> RepeatedSection | None:
+        """The header section of the request that has come whole, where it can be known by its bytes."""
+        cycle = self.current
+        if cycle is None or self._receiving is not None or self.pipeline or self.context.starts_eagerly:
+            return None  # more has come than one request, or the application has had the fields in its hands
+        if not cycle.modern:
+            return None
+        return learn(data, tuple(cycle.scope["headers"]), self.config.limit_request_head)
+
     def _learn_section(self, data: bytes) -> None:
         """The last two header sections had the same size, or another connection has begun with this one."""
-        cycle = self.current
         self._last_section = -1
-        if cycle is None or self._receiving is not None or self.pipeline or self.context.starts_eagerly:
-            return  # more has come than one request, or the application has had the fields in its hands
-        if cycle.modern:
-            fields = tuple(cycle.scope["headers"])
-            self._repeated = learn(data, fields, self.config.limit_request_head)
-            if self._repeated is not None:
-                self._last_section = 0
-                self.context.sections.share(self._repeated)
+        section = self._learnt(data)
+        if section is not None:
+            self._repeated = section
+            self._last_section = 0
+            self.context.sections.share(section)
+
+    def _find_varying(self, data: bytes) -> None:
+        """Whole sections do not come again: what do the last two have in common?"""
+        if self._unlike > PATIENCE + TRIES:
+            self._last_section = -1
+            self._repeated = self._varying = None
+            return
+        section = self._learnt(data)
+        if section is None:
+            return
+        last, self._repeated = self._repeated, section
+        if last is not None:
+            config = self.config
+            found = compare(last, section, config.limit_request_head, config.limit_request_fields)
+            self._varying = found or self._varying
 
     @property
     def scope(self) -> Any:

@@ -29,6 +29,7 @@ from uvicorn.protocols.utils import get_local_addr, get_remote_addr, is_ssl
 if TYPE_CHECKING:
     from uvicorn.protocols.http._held import HeldResponses
     from uvicorn.protocols.http._repeats import RepeatedSection
+    from uvicorn.protocols.http._varying import VaryingSection
 
 # How long a closing connection still reads, so that the client gets the answer and not a reset (RFC 9112 9.6).
 LINGER = 2.0
@@ -64,6 +65,7 @@ class ConnectionLifetime(asyncio.Protocol):
         "_timer",
         "_unlike",
         "_upgrade",
+        "_varying",
         "_written",
         "access",
         "app_state",
@@ -135,6 +137,7 @@ class ConnectionLifetime(asyncio.Protocol):
         self._last_section = 0  # the size of the last request's header section; negative where it says more
         self._repeated: RepeatedSection | None = None  # the section that has come twice
         self._unlike = 0  # how many whole requests have been parsed since the last one with that section
+        self._varying: VaryingSection | None = None  # the section, where lines of it vary
 
     # --- writing -----------------------------------------------------------------------------
 

@@ -40,8 +40,11 @@ PATIENCE = 4
 # So many sections are shared; when there are more, they are learnt again.
 MAX_SHARED = 64
 
-# Fields that mean more than themselves: where the request ends, or another course of the connection.
-_MEANINGFUL = frozenset((b"content-length", b"transfer-encoding", b"expect", b"upgrade", b"connection"))
+# Fields that mean more than themselves: where the request ends, or another course of the connection. llhttp takes
+# Proxy-Connection for Connection.
+MEANINGFUL = frozenset(
+    (b"content-length", b"transfer-encoding", b"expect", b"upgrade", b"connection", b"proxy-connection")
+)
 
 Fields = tuple[tuple[bytes, bytes], ...]
 
@@ -110,7 +113,7 @@ def learn(data: bytes, fields: Fields, head_limit: int) -> RepeatedSection | Non
     length = 0
     keep_alive = True
     for name, value in fields:
-        if name not in _MEANINGFUL:
+        if name not in MEANINGFUL:
             continue
         option = value.lower()
         if name == b"content-length":
