@@ -135,13 +135,16 @@ def requests(load: Load) -> Iterator[bytes]:
     """What a connection sends, one write after the other."""
     lines = ["Host: localhost", *load.headers, *["Connection: close"] * load.close]
     lines += [f"Content-Length: {load.body}"] * bool(load.body)
-    rest = ("\r\n".join(lines) + "\r\n\r\n").encode() + b"x" * load.body
+    fixed, body = "\r\n".join(lines).encode(), b"x" * load.body
+    rest = b"%b\r\n\r\n%b" % (fixed, body)
     start = f"{load.method} {load.path}".encode()
     if load.vary == "nothing":
         yield from itertools.repeat((b"%b HTTP/1.1\r\n%b" % (start, rest)) * load.pipeline)
     start += b"&n=" if b"?" in start else b"?n="
     for number in itertools.count(random.randrange(10**9, 2 * 10**9)):
-        other = b"X-Request-Id: %032x\r\n" % number if load.vary == "head" else b""
+        other = b"X-Request-Id: %032x\r\n" % number if load.vary in ("head", "ends") else b""
+        if load.vary == "ends":
+            rest = b"%b\r\nX-Trace-Id: %032x\r\n\r\n%b" % (fixed, number, body)
         yield b"%b%d HTTP/1.1\r\n%b%b" % (start, number, other, rest) * load.pipeline
 
 

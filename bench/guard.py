@@ -48,6 +48,8 @@ CASES = {
     "hello": Load(),
     "other-lines": Load(headers=BROWSER, vary="line"),
     "other-heads": Load(headers=BROWSER, vary="head"),
+    # Nothing that is remembered helps with these.
+    "parsed": Load(headers=BROWSER, vary="ends"),
     "post-1k": Load(path="/post", method="POST", body=1024),
 }
 SCOPE: dict[str, Any] = {

@@ -33,8 +33,9 @@ class Load:
         pipeline: Requests in one write.
         close: Whether each request has a connection of its own.
         deflate: Whether the client offers permessage-deflate.
-        vary: What is another in each request: "nothing"; "line", the query; "head", that and an X-Request-Id. Servers may
-            remember what comes again, and clients differ in how much does.
+        vary: What is another in each request: "nothing"; "line", the query; "head", that and an X-Request-Id;
+            "ends", that and a line at the end. Servers may remember what comes again, and clients differ in how much
+            does.
     """
 
     kind: str = "http"

@@ -18,7 +18,8 @@ function init(arguments)
   for i = 1, count do
     local path = wrk.path
     if vary ~= "nothing" then path = path .. (path:find("?", 1, true) and "&" or "?") .. "n=" .. i end
-    if vary == "head" then wrk.headers["X-Request-Id"] = string.format("%032x", i * 2654435761) end
+    if vary == "ends" then wrk.headers["X-Trace-Id"] = string.format("%032x", i * 2654435761) end
+    if vary == "head" or vary == "ends" then wrk.headers["X-Request-Id"] = string.format("%032x", i * 2654435761) end
     whole[i] = string.rep(wrk.format(nil, path), pipeline)
   end
 end

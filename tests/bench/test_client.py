@@ -65,6 +65,16 @@ def test_lines_vary_and_header_sections_do_not(path: str, query: bytes) -> None:
     assert len({each.partition(b"\r\n")[2] for each in made}) == 1
 
 
+def test_heads_vary_at_both_ends() -> None:
+    made = first(Load(headers=BROWSER, vary="ends"), 5)
+    heads = [data.split(b"\r\n") for data in made]
+    for place, name in ((1, b"X-Request-Id: "), (-3, b"X-Trace-Id: ")):
+        assert len({head[place] for head in heads}) == 5
+        assert all(head[place].startswith(name) for head in heads)
+    assert len({tuple(head[2:-3]) for head in heads}) == 1
+    assert all(head[-2:] == [b"", b""] for head in heads)
+
+
 def test_heads_vary_in_a_field_as_well() -> None:
     made = first(Load(headers=BROWSER, vary="head"), 5)
     assert len({dict(Parsed(each).headers)[b"X-Request-Id"] for each in made}) == 5
