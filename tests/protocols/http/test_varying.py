@@ -5,6 +5,8 @@ from __future__ import annotations
 import asyncio
 from typing import Any
 
+import h11
+import httptools
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -65,6 +67,48 @@ def test_what_stands_around_the_lines_that_vary_is_known() -> None:
 def test_plain_lines_between_are_taken_in_their_order(lines: list[bytes], between: Any) -> None:
     found = fields(varying(), head(b"Host: a", *lines, b"Accept: x"))
     assert found == [(b"host", b"a"), *between, (b"accept", b"x")]
+
+
+def by_llhttp(line: bytes) -> Any:
+    class Found:
+        def __init__(self) -> None:
+            self.fields: list[tuple[bytes, bytes]] = []
+            self.complete = 0
+
+        def on_header(self, name: bytes, value: bytes) -> None:
+            self.fields.append((name.lower(), value))
+
+        def on_message_complete(self) -> None:
+            self.complete += 1
+
+    found = Found()
+    httptools.HttpRequestParser(found).feed_data(head(b"Host: a", line))
+    assert found.complete == 1
+    return found.fields[1:]
+
+
+def by_h11(line: bytes) -> Any:
+    connection = h11.Connection(h11.SERVER)
+    connection.receive_data(head(b"Host: a", line))
+    event = connection.next_event()
+    assert isinstance(event, h11.Request)
+    return [(bytes(name), bytes(value)) for name, value in event.headers][1:]
+
+
+def test_what_is_taken_both_parsers_read_alike() -> None:
+    everything = [bytes([i]) for i in range(256)]
+    values = [b"b: " + each for each in everything]
+    values += [b"b: " + one + other for one in everything for other in everything]
+    values += [b"b: x" + each + b"y" for each in everything]
+    names = [name + b": x" for each in everything for name in (each, each + b"a", b"a" + each)]
+    found = varying()
+    taken = 0
+    for line in names + values:
+        seen = fields(found, head(b"Host: a", line, b"Accept: x"))
+        if seen is not None:
+            taken += 1
+            assert by_llhttp(line) == by_h11(line) == seen[1:-1]
+    assert taken > 9000
 
 
 ODD = [
