@@ -25,7 +25,7 @@ from typing import Any
 import setproctitle
 
 from uvicorn._application import report_failure
-from uvicorn._compat import resident_memory, signal_at_parents_death, wait_while_child_of
+from uvicorn._compat import resident_memory, wait_while_child_of
 from uvicorn._forks import flush_output, fork
 from uvicorn._ipc.channel import Sender
 from uvicorn._ipc.mold import Answer, ForkRequest, Kind, MoldEnd, MoldStart
@@ -91,10 +91,8 @@ def _load(server: Server | None, start: MoldStart) -> int | None:
     try:
         if server is not None:
             server.config.load_tls()
-        if not process.take_identity(start.identity):
+        if not process.take_identity(start.identity, start.master_pid):
             return STARTUP_FAILURE
-        if start.identity.changes_user:
-            _end_with_master(start)  # once more: whoever changes its user loses that signal (prctl(2))
         forget_application_modules()
         if server is not None:
             server.config.load()
@@ -118,14 +116,8 @@ def _set_up_process(start: MoldStart) -> Handlers:
     for number, handler in own.items():
         signal.signal(number, handler)
     signal.pthread_sigmask(signal.SIG_SETMASK, ())
-    _end_with_master(start)
+    process.end_with_master(start.master_pid)
     return own
-
-
-def _end_with_master(start: MoldStart) -> None:
-    signal_at_parents_death(signal.SIGTERM)
-    if os.getppid() != start.master_pid:
-        raise SystemExit(0)  # it died before we could ask to be told
 
 
 def _reopen(number: int, frame: FrameType | None) -> None:

@@ -120,26 +120,25 @@ def _step_down(start: WorkerStart, server: Server | None) -> bool:
     """
     if server is not None and not server.config.loaded:
         server.config.load_tls()
-    if not take_identity(start.identity):
-        return False
-    if start.identity.changes_user:
-        _end_with_master(start)  # once more: whoever changes its user loses that signal (prctl(2))
-    return True
+    return take_identity(start.identity, start.master_pid)
 
 
-def take_identity(identity: Identity) -> bool:
+def take_identity(identity: Identity, master_pid: int) -> bool:
     """Become it; False, after a log line, where the system refuses."""
     try:
         identity.take()
     except OSError as exc:
         logger.error("The user and group to serve as cannot be had: %s.", exc.strerror or exc)
         return False
+    if identity.changes_user:
+        end_with_master(master_pid)  # once more: whoever changes its user loses that signal (prctl(2))
     return True
 
 
-def _end_with_master(start: WorkerStart) -> None:
+def end_with_master(master_pid: int) -> None:
+    """Be told to end when the master does."""
     signal_at_parents_death(signal.SIGTERM)
-    if os.getppid() != start.master_pid:
+    if os.getppid() != master_pid:
         raise SystemExit(0)  # it died before we could ask to be told
 
 
@@ -154,7 +153,7 @@ def _set_up_process(
     for number, handler in preloaded.items():
         signal.signal(number, handler)  # as if it had been imported here
     signal.pthread_sigmask(signal.SIG_SETMASK, ())
-    _end_with_master(start)
+    end_with_master(start.master_pid)
 
 
 def forget_exit_handlers() -> None:
