@@ -416,9 +416,11 @@ class Server:
         """
         self._loop = asyncio.get_running_loop()
         logger.info("Shutting down")
-        await self._stop_accepting(sockets)
         state = self.server_state
-        state.draining = True
+        state.draining = (
+            True  # of those that come in the last moment, too, each answer is the connection's last
+        )
+        await self._stop_accepting(sockets)
         state.on_emptied = self._wake
         self._drain_connections(self.hooks.final())
         await self._wait_for_requests()

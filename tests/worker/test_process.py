@@ -26,7 +26,6 @@ from uvicorn.config import STARTUP_FAILURE, Config
 from uvicorn.server import Server
 from uvicorn.supervisor.host import PosixHost
 from uvicorn.supervisor.signals import reset_in_child
-from uvicorn.worker import process
 from uvicorn.worker.process import _SpeakOnce, main
 
 pytestmark = [
@@ -222,6 +221,26 @@ def test_a_server_is_ready_serves_and_leaves_on_sigterm(run: Run) -> None:
     assert child.wait() == 0
     assert [message.kind for message in child.started.told()] == [Kind.STOPPED_ACCEPTING]
     assert child.started.row[Cell.ACCEPTING] == 0
+
+
+def test_sigterm_while_the_event_loop_ends_changes_nothing(run: Run) -> None:
+    class Told(Server):
+        """Recycled, and then told by a master that has not heard of it yet."""
+
+        async def main_loop(self) -> None:
+            self.should_exit = True
+
+        def run(self, sockets: Any = None) -> None:
+            try:
+                super().run(sockets)
+            finally:
+                signal.raise_signal(signal.SIGTERM)
+                say("ended in order")
+
+    child = run(Told(Config(plain, log_config=None, lifespan="off")).run)
+    assert child.wait() == 0
+    assert "ended in order" in child.log
+    assert "Traceback" not in child.log
 
 
 def test_sigterm_during_the_start_is_no_failure(run: Run) -> None:
@@ -459,12 +478,16 @@ def test_a_signal_to_leave_waits_until_the_error_is_said(token: int, said: list[
     handler = Reads()
     logger = logging.getLogger("uvicorn.error")
     logger.addHandler(handler)
-    previous = signal.signal(signal.SIGTERM, process._leave_early)
+
+    def leave(number: int, frame: object) -> None:
+        raise SystemExit(0)
+
+    previous = signal.signal(signal.SIGTERM, leave)
     try:
         with pytest.raises(SystemExit):
             _SpeakOnce(token).filter(Killed("uvicorn.error", logging.ERROR, __file__, 1, "", None, None))
         assert texts == ["text"]
-        assert signal.getsignal(signal.SIGTERM) is process._leave_early
+        assert signal.getsignal(signal.SIGTERM) is leave
     finally:
         signal.signal(signal.SIGTERM, previous)
         logger.removeHandler(handler)

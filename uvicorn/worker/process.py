@@ -13,7 +13,6 @@ import signal
 import sys
 import threading
 from collections.abc import Generator, Mapping
-from types import FrameType
 from typing import Any
 
 import psutil
@@ -147,7 +146,7 @@ def _set_up_process(
 ) -> None:
     # Written by C code, without the GIL: also where Python cannot run any more.
     faulthandler.enable(file=2, all_threads=True)
-    signal.signal(signal.SIGTERM, _leave_early)
+    signal.signal(signal.SIGTERM, lambda number, frame: _leave_early(server))
     signal.signal(signal.SIGQUIT, lambda number, frame: _hurry(server))
     signal.signal(signal.SIGUSR1, lambda number, frame: health.reopen_soon())
     for number, handler in preloaded.items():
@@ -165,9 +164,14 @@ def forget_exit_handlers() -> None:
         atexit.register(multiprocessing_util._exit_function)  # noqa: SLF001
 
 
-def _leave_early(number: int, frame: FrameType | None) -> None:
-    """SIGTERM outside of the server's own time: nothing to finish."""
-    raise SystemExit(0)
+def _leave_early(server: Server | None) -> None:
+    """SIGTERM outside of the server's own time: nothing to finish, or it is being finished.
+
+    A server that has served is on its way out: what still runs is the event loop's own end, which an exception in any
+    place of it would leave half done, with a traceback.
+    """
+    if server is None or not server.started:
+        raise SystemExit(0)
 
 
 def _hurry(server: Server | None) -> None:
