@@ -68,6 +68,7 @@ class ConnectionContext:
         "lines_of",
         "logger",
         "loop",
+        "makes_tasks",
         "own_access",
         "root_path",
         "root_path_bytes",
@@ -97,8 +98,9 @@ class ConnectionContext:
         self.starts_eagerly = real_loop and loop.get_task_factory() is not None
         # Made directly, tasks cost 0.3 to 0.6 us less than through `loop.create_task`, which has to be used all the
         # same where a task factory is set, and with loops that are none of asyncio's.
+        self.makes_tasks = real_loop and not self.starts_eagerly
         self.create_task: Callable[[Coroutine[Any, Any, None]], asyncio.Task[None]] = (
-            partial(asyncio.Task, loop=loop) if real_loop and not self.starts_eagerly else loop.create_task
+            partial(asyncio.Task, loop=loop) if self.makes_tasks else loop.create_task
         )
         if config.reset_contextvars:
             self.create_task = _in_fresh_context(self.create_task)

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import sys
 from collections.abc import Callable
+from contextvars import Context, copy_context
 from typing import TYPE_CHECKING, Protocol
 
 from uvicorn.protocols._context import ConnectionContext, ProtocolConfig
@@ -12,6 +14,7 @@ from uvicorn.protocols._state import ServerState
 from uvicorn.protocols._upgrade import UpgradeRequest
 from uvicorn.protocols.http._framing import ResponseFramer
 from uvicorn.protocols.http._repeats import Sections
+from uvicorn.protocols.http._turn import TurnTasks
 
 if TYPE_CHECKING:
     from uvicorn.protocols.http._cycle import RequestCycle
@@ -96,6 +99,7 @@ class HTTPContext(ConnectionContext):
         "limits_concurrency",
         "pipeline_limit",
         "sections",
+        "turn",
     )
 
     def __init__(
@@ -112,6 +116,10 @@ class HTTPContext(ConnectionContext):
         self.held: list[RequestCycle] = []
         # Programs give loops of their own that have tasks and timers, and nothing else: there nothing waits.
         self.call_soon: Callable[..., object] | None = getattr(loop, "call_soon", None)
+        # None where each request needs a task of its own: the loop's factory makes it, or `limit_concurrency` counts it.
+        self.turn: TurnTasks | None = None
+        if self.makes_tasks and not self.limits_concurrency and sys.implementation.name == "cpython":
+            self.turn = TurnTasks(loop, state, Context() if config.reset_contextvars else copy_context())
 
     def release_soon(self) -> None:
         """Let the heads that wait for their bodies in `held` go out with the event loop's next turn, at the latest."""

@@ -349,6 +349,10 @@ class HTTPConnection(ConnectionLifetime):
             cycle.app = service_unavailable
         state = self.server_state
         cycle.started_at = monotonic() if state.measured else state.now
+        # An application that is called before the body has come waits for it, as a rule.
+        if context.turn is not None and not cycle.more_body:
+            context.turn.begin(cycle)
+            return
         task = cycle.task = context.create_task(cycle.run())
         if not (context.starts_eagerly and task.done()):
             state.tasks.add(task)

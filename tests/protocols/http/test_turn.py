@@ -1,0 +1,301 @@
+"""One task for the requests of a turn, as long as nobody can tell."""
+
+from __future__ import annotations
+
+import asyncio
+import weakref
+from collections.abc import Awaitable, Callable, Coroutine
+from contextvars import ContextVar, copy_context
+from typing import Any
+
+import pytest
+
+from uvicorn.protocols._state import ServerState
+from uvicorn.protocols.http import _turn
+from uvicorn.protocols.http._turn import ALONE, APART, TurnTasks
+
+Application = Callable[["Request"], Awaitable[None]]
+
+variable: ContextVar[str] = ContextVar("variable", default="untouched")
+
+
+class Request:
+    """Of a cycle, what `TurnTasks` knows of: it runs, may be told its task, and then takes it off the list."""
+
+    def __init__(self, application: Application, state: ServerState) -> None:
+        self.application = application
+        self.state = state
+        self.task: asyncio.Task[None] | None = None
+        self.name = ""
+        self.ran_in = 0
+        self.complete = False
+
+    async def run(self) -> None:
+        task = asyncio.current_task()
+        assert task is not None
+        self.name = task.get_name()
+        self.ran_in = id(task)
+        del task
+        try:
+            await self.application(self)
+            self.complete = True
+        finally:
+            self.state.tasks.discard(self.task)  # type: ignore[arg-type]
+
+
+class Turns:
+    """A server's turns, with requests that only run."""
+
+    def __init__(self) -> None:
+        self.state = ServerState()
+        self.tasks = TurnTasks(asyncio.get_running_loop(), self.state, copy_context())
+
+    def begin(self, *applications: Application) -> list[Request]:
+        requests = [Request(application, self.state) for application in applications]
+        for request in requests:
+            self.tasks.begin(request)  # type: ignore[arg-type]
+        return requests
+
+    async def turn(self, *applications: Application) -> list[Request]:
+        """One turn's requests, and the turns that they take."""
+        requests = self.begin(*applications)
+        for _ in range(4):
+            await asyncio.sleep(0)
+        return requests
+
+    async def share_again(self) -> None:
+        """As many requests as have tasks of their own."""
+        while self.tasks._apart:
+            self.begin(answer)
+        await asyncio.sleep(0)
+
+
+async def answer(request: Request) -> None:
+    pass
+
+
+async def in_turn(test: Callable[[Turns], Coroutine[Any, Any, None]]) -> None:
+    await test(Turns())
+
+
+def tasks_of(requests: list[Request]) -> list[str]:
+    assert all(request.complete for request in requests)
+    return [request.name for request in requests]
+
+
+def run(test: Callable[[Turns], Coroutine[Any, Any, None]]) -> None:
+    asyncio.run(in_turn(test))
+
+
+def test_requests_of_one_turn_share_a_task() -> None:
+    async def test(turns: Turns) -> None:
+        requests = await turns.turn(answer, answer, answer)
+        assert len(set(tasks_of(requests))) == 1
+        assert not turns.state.tasks
+
+    run(test)
+
+
+def test_each_turn_has_a_task_of_its_own() -> None:
+    async def test(turns: Turns) -> None:
+        first = await turns.turn(answer, answer)
+        second = await turns.turn(answer, answer)
+        assert len({*tasks_of(first), *tasks_of(second)}) == 2
+
+    run(test)
+
+
+def test_they_are_answered_in_order() -> None:
+    async def test(turns: Turns) -> None:
+        order: list[int] = []
+
+        def numbered(number: int) -> Application:
+            async def application(request: Request) -> None:
+                order.append(number)
+
+            return application
+
+        await turns.turn(*map(numbered, range(5)))
+        assert order == [0, 1, 2, 3, 4]
+
+    run(test)
+
+
+def test_no_request_waits_for_one_that_waits() -> None:
+    async def test(turns: Turns) -> None:
+        gate = asyncio.Event()
+
+        async def waits(request: Request) -> None:
+            await gate.wait()
+
+        requests = await turns.turn(answer, waits, answer, waits, answer)
+        assert [request.complete for request in requests] == [True, False, True, False, True]
+        assert len(turns.state.tasks) == 2
+        gate.set()
+        await asyncio.sleep(0)
+        await asyncio.sleep(0)
+        names = tasks_of(requests)
+        assert names[0] == names[1]
+        assert len(set(names)) == 4  # none has two requests at a time
+        assert not turns.state.tasks
+
+    run(test)
+
+
+def test_what_a_request_sets_is_not_seen_by_the_next_one() -> None:
+    async def test(turns: Turns) -> None:
+        seen: list[str] = []
+
+        async def sets(request: Request) -> None:
+            seen.append(variable.get())
+            variable.set("set")
+
+        await turns.turn(sets, sets, sets)
+        await turns.share_again()
+        await turns.turn(sets, sets)
+        assert seen == ["untouched"] * 5
+        assert variable.get() == "untouched"
+
+    run(test)
+
+
+def test_what_the_server_has_set_is_seen_by_all() -> None:
+    async def test(turns: Turns) -> None:
+        variable.set("by the server")
+        turns = Turns()
+        seen: list[str] = []
+
+        async def looks(request: Request) -> None:
+            seen.append(variable.get())
+
+        async def waits(request: Request) -> None:
+            seen.append(variable.get())
+            await asyncio.sleep(0)
+
+        await turns.turn(looks, waits, looks)
+        assert seen == ["by the server"] * 3
+
+    run(test)
+
+
+kept: list[Any] = []
+
+
+async def keeps_the_task(request: Request) -> None:
+    kept.append(asyncio.current_task())
+
+
+async def refers_to_the_task(request: Request) -> None:
+    kept.append(weakref.ref(asyncio.current_task(), lambda _: None))
+
+
+async def names_the_task(request: Request) -> None:
+    asyncio.current_task().set_name("mine")  # type: ignore[union-attr]
+
+
+async def wants_to_know_of_its_end(request: Request) -> None:
+    asyncio.current_task().add_done_callback(kept.append)  # type: ignore[union-attr]
+
+
+@pytest.mark.parametrize(
+    "application", [keeps_the_task, refers_to_the_task, names_the_task, wants_to_know_of_its_end]
+)
+def test_a_task_on_which_something_is_left_has_no_further_request(application: Application) -> None:
+    kept.clear()
+
+    async def test(turns: Turns) -> None:
+        requests = await turns.turn(answer, application, answer, answer)
+        names = tasks_of(requests)
+        assert names[0] == names[1]
+        assert len(set(names)) == 3
+        assert "mine" not in names
+
+    run(test)
+    kept.clear()
+
+
+def test_cancelling_ones_own_task_cancels_no_other_request() -> None:
+    async def test(turns: Turns) -> None:
+        async def gives_up(request: Request) -> None:
+            asyncio.current_task().cancel()  # type: ignore[union-attr]
+
+        async def waits_after_that(request: Request) -> None:
+            await gives_up(request)
+            await asyncio.sleep(0)
+
+        requests = await turns.turn(gives_up, answer)
+        assert len(set(tasks_of(requests))) == 2
+        await turns.share_again()
+        requests = await turns.turn(waits_after_that, answer, answer)
+        assert [request.complete for request in requests] == [False, True, True]
+        assert not turns.state.tasks
+
+    run(test)
+
+
+def test_an_error_in_one_leaves_the_others() -> None:
+    async def test(turns: Turns) -> None:
+        async def ends_it(request: Request) -> None:
+            raise asyncio.CancelledError  # the only one that a cycle lets out
+
+        requests = await turns.turn(answer, ends_it, answer, answer)
+        assert [request.complete for request in requests] == [True, False, True, True]
+        assert not turns.state.tasks
+
+    run(test)
+
+
+def test_a_task_that_is_cancelled_before_it_begins_takes_no_more() -> None:
+    async def test(turns: Turns) -> None:
+        lost = turns.begin(answer)
+        for task in list(turns.state.tasks):
+            task.cancel()
+        requests = await turns.turn(answer, answer)
+        assert len(set(tasks_of(requests))) == 1
+        assert not lost[0].complete
+
+    run(test)
+
+
+def test_where_applications_wait_each_has_a_task_of_its_own_for_a_while(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(_turn, "APART", 4)
+
+    async def test(turns: Turns) -> None:
+        async def waits(request: Request) -> None:
+            await asyncio.sleep(0)
+
+        await turns.turn(waits, answer)
+        requests = await turns.turn(answer, answer, answer)
+        assert len(set(tasks_of(requests))) == 3
+        requests = await turns.turn(answer, answer, answer)
+        names = tasks_of(requests)
+        assert names[0] != names[1] == names[2]
+
+    assert APART > 4
+    run(test)
+
+
+def test_where_they_come_one_by_one_few_look_for_others() -> None:
+    async def test(turns: Turns) -> None:
+        looked = 0
+        for _ in range(10 * ALONE):
+            looked += not turns.tasks._apart
+            assert tasks_of(await turns.turn(answer))
+        assert looked <= 15
+        await turns.share_again()
+        assert len(set(tasks_of(await turns.turn(answer, answer)))) == 1
+
+    run(test)
+
+
+def test_the_end_of_the_last_one_is_told() -> None:
+    async def test(turns: Turns) -> None:
+        told: list[int] = []
+        turns.state.on_emptied = lambda: told.append(len(turns.state.tasks))
+        await turns.turn(answer, answer)
+        assert told
+        assert told[-1] == 0
+
+    run(test)
