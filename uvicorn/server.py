@@ -4,7 +4,8 @@
     main_loop   wait for a reason to stop; a ticker keeps time for everything meanwhile
     shutdown    stop accepting, answer what has come, lifespan shutdown
 
-The ticker is the only timer: it moves the coarse clock, renews the Date header and sweeps the connections' deadlines.
+The ticker (`_ticker.py`) is the only timer: it moves the coarse clock, renews the Date header and sweeps the connections'
+deadlines.
 """
 
 from __future__ import annotations
@@ -21,7 +22,6 @@ import sys
 import threading
 import time
 from collections.abc import Generator, Iterable
-from email.utils import formatdate
 from types import FrameType
 from typing import Any
 
@@ -34,6 +34,7 @@ from uvicorn._listener import Listener
 from uvicorn._listening import ServerOpener, any_readable, only_address
 from uvicorn._passed import take_passed
 from uvicorn._sockets import open_listener, privilege_hint
+from uvicorn._ticker import Ticker
 from uvicorn.config import STARTUP_FAILURE, Config
 from uvicorn.loops.shortage import hand_back, handle_shortage
 from uvicorn.protocols._access import BatchedAccessLog
@@ -49,8 +50,6 @@ HANDLED_SIGNALS = (
 if sys.platform == "win32":  # pragma: no cover - Windows only
     HANDLED_SIGNALS += (signal.SIGBREAK,)
 
-# The ticker's shortest period, where a timeout is short.
-SHORTEST_TICK = 0.05
 # The period of `Server.on_tick`, and how many of them make a day.
 SUBCLASS_TICK = 0.1
 TICKS_OF_A_DAY = 864_000
@@ -81,7 +80,6 @@ class Server:
         should_exit: Set it, from any thread, to make the server stop in order.
         force_exit: Set it to stop waiting for requests in flight.
         last_notified: When `callback_notify` was last called.
-        lag: By how much the event loop was late for the ticker's last tick, in seconds.
     """
 
     def __init__(self, config: Config) -> None:
@@ -91,17 +89,13 @@ class Server:
         self.started = False
         self.force_exit = False
         self.last_notified = 0.0
-        self.lag = 0.0
         self.hooks = ServerHooks()
         self.lifespan: Any = None
         self._should_exit = False
         self._loop: asyncio.AbstractEventLoop | None = None
         self._waiters: set[asyncio.Future[None]] = set()
         self._captured_signals: list[int] = []
-        self._ticker: asyncio.TimerHandle | None = None
-        self._tick_period = TICK
-        self._tick_due = 0.0
-        self._date_second = 0
+        self._ticker: Ticker | None = None
         self._listeners: list[Listener] = []
         self._closed_gates: list[Any] = []
         self._notifications: set[asyncio.Task[None]] = set()
@@ -338,62 +332,28 @@ class Server:
 
     # --- the ticker --------------------------------------------------------------------------
 
+    @property
+    def lag(self) -> float:
+        """By how much the event loop was late for the ticker's last tick, in seconds."""
+        return self._ticker.lag if self._ticker is not None else 0.0
+
     def _start_ticking(self) -> None:
+        assert self._loop is not None
         config = self.config
-        timeouts: list[float | None] = [
-            config.timeout_keep_alive,
-            config.timeout_request_head,
-            config.timeout_request_body,
-            config.timeout_response_write,
-            config.ws_ping_interval,
-            config.ws_ping_timeout,
-        ]
-        shortest = min((timeout for timeout in timeouts if timeout), default=TICK)
-        self._tick_period = max(SHORTEST_TICK, min(TICK, shortest / 4, self.hooks.shortest_period()))
         limit = config.limit_max_requests
         if limit is not None:
             limit += random.randint(0, config.limit_max_requests_jitter)  # noqa: S311 - spreads load, guards nothing
             self.server_state.request_limit = limit
             self.server_state.on_request_limit = lambda: self.hooks.request_limit_reached(self, limit)
-        self._tick()
+        longest = min(TICK, self.hooks.shortest_period())
+        self._ticker = Ticker(self._loop, config, self.server_state, self._tick, longest)
+        self._ticker.start()
 
-    def _tick(self) -> None:
-        assert self._loop is not None
-        state = self.server_state
-        now = state.now = self._loop.time()
-        self.lag = max(0.0, now - self._tick_due) if self._tick_due else 0.0
-        wall = time.time()  # noqa: TID251 - the Date header is wall clock
-        if int(wall) != self._date_second:
-            self._date_second = int(wall)
-            self._renew_default_headers(wall)
-        for connection in [each for each in state.connections if getattr(each, "deadline", NEVER) <= now]:
-            try:
-                connection.expire(now)
-            except Exception:
-                logger.exception("A connection's deadline could not be handled.")
-        try:
-            self.hooks.tick(self, now)
-            if self.config.callback_notify is not None:
-                self._notify(now)
-        except Exception:
-            # Everything hangs on the next tick: deadlines, health, the Date header.
-            logger.exception("A tick of the server has failed.")
-        # Ticks fall just behind the full second, where the Date header changes.
-        period = min(self._tick_period, DRAIN_POLL) if state.draining else self._tick_period
-        delay = period - wall % period + 0.001
-        self._tick_due = now + delay
-        self._ticker = self._loop.call_later(delay, self._tick)
-
-    def _renew_default_headers(self, wall: float) -> None:
-        headers = self.config.encoded_headers
-        if self.config.date_header:
-            date = formatdate(wall, usegmt=True).encode()
-            headers = [(b"date", date), *headers]
-        self.server_state.default_headers = headers
-
-    def _notify(self, now: float) -> None:
+    def _tick(self, now: float) -> None:
+        self.hooks.tick(self, now)
         # 0 is "never": the loop's clock may begin there.
-        if not self.last_notified or now - self.last_notified >= self.config.timeout_notify:
+        due = not self.last_notified or now - self.last_notified >= self.config.timeout_notify
+        if self.config.callback_notify is not None and due:
             self.last_notified = now
             task = asyncio.ensure_future(self._call_back())
             self._notifications.add(task)
@@ -426,7 +386,7 @@ class Server:
         await self._wait_for_requests()
         await self._stop_lifespan()
         if self._ticker is not None:
-            self._ticker.cancel()
+            self._ticker.stop()
         self.flush_access_log()
         state.on_emptied = None
         hand_back(self._loop)
