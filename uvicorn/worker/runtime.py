@@ -107,7 +107,8 @@ class WorkerHooks(ServerHooks):
         server.hooks = self
         if self._start.watched:
             state = server.server_state
-            state.measured = state.settled = True
+            state.measured = True
+            state.settle()
             # Not carried over like the others: what a worker has answered, it has counted when it is killed.
             state.responses = self._row.part(Cell.RESPONSES_OTHER, len(state.responses))
             state.on_unsettled = functools.partial(self._carry_over_soon, server)
@@ -206,7 +207,7 @@ class WorkerHooks(ServerHooks):
                 self._slow = state.slow.copy()
                 for bucket, count in zip(DURATION_CELLS[1:], state.slow[1:], strict=True):
                     row[bucket] = count
-            state.settled = True
+            state.settle()
 
     def _write_usage(self, server: Server) -> None:
         """What is asked of the system, once a second."""

@@ -2421,6 +2421,45 @@ def test_what_is_measured(protocol_class: Any, monkeypatch: pytest.MonkeyPatch) 
     play(main)
 
 
+def beside(protocol: Any) -> Any:
+    """Another connection of the same server."""
+    other = type(protocol)(protocol.config, protocol.server_state, {}, protocol.loop)
+    other.connection_made(FakeTransport())
+    return other
+
+
+def test_requests_of_one_turn_share_the_time_at_which_they_begin(
+    protocol_class: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It is read once before the applications run, and read again for what comes after them."""
+    clock = iter(range(1, 100))
+    monkeypatch.setattr(_connection, "monotonic", lambda: float(next(clock)))
+
+    async def main() -> None:
+        app = Script()
+        protocol = swept(protocol_class, app)
+        protocol.server_state.measured = True
+        other, third, pipelining, fourth = (beside(protocol) for _ in range(4))
+        protocol.data_received(GET)
+        other.data_received(GET)
+        assert protocol.current.started_at == other.current.started_at == 1.0
+        await settle()
+        third.data_received(GET)
+        assert third.current.started_at == 2.0
+        await settle()
+        pipelining.data_received(GET + GET_2)
+        assert pipelining.current.started_at == 3.0
+        await settle()
+        # The next one of a pipeline begins between applications: what comes in the turn after has a time of its own.
+        await app.start()
+        await app.body()
+        assert pipelining.current.started_at == 5.0
+        fourth.data_received(GET)
+        assert fourth.current.started_at == 6.0
+
+    play(main)
+
+
 @pytest.mark.parametrize("measured", [False, True])
 def test_somebody_is_told_once_that_something_was_counted(protocol_class: Any, measured: bool) -> None:
     async def main() -> None:
@@ -2428,7 +2467,9 @@ def test_somebody_is_told_once_that_something_was_counted(protocol_class: Any, m
         protocol = swept(protocol_class, app)
         state = protocol.server_state
         told: list[int] = []
-        state.measured = state.settled = measured
+        state.measured = measured
+        if measured:
+            state.settle()
         state.on_unsettled = lambda: told.append(state.total_requests)
         for _ in range(2):
             protocol.data_received(GET)
@@ -2436,7 +2477,8 @@ def test_somebody_is_told_once_that_something_was_counted(protocol_class: Any, m
             await app.answer()
         assert told == ([1] if measured else [])
         assert (state.bytes_in, state.seconds) == (0, 0.0) or measured
-        state.settled = measured
+        if measured:
+            state.settle()
         protocol.data_received(GET)
         await settle()
         await app.answer()

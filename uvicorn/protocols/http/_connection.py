@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from bisect import bisect_left
 from collections import deque
 from time import monotonic
 from typing import Any
@@ -17,7 +16,6 @@ from urllib.parse import unquote
 from uvicorn.protocols._context import NEVER
 from uvicorn.protocols._flow import HIGH_WATER_LIMIT, FlowControl
 from uvicorn.protocols._say import say
-from uvicorn.protocols._state import DURATIONS
 from uvicorn.protocols._upgrade import UpgradeRequest, hand_over
 from uvicorn.protocols.http._codec import DISCARD, UpgradeBuffer
 from uvicorn.protocols.http._cycle import RequestCycle
@@ -27,9 +25,6 @@ from uvicorn.protocols.http._lifetime import ConnectionLifetime
 from uvicorn.protocols.http._repeats import MAX_LINE, PATIENCE, RepeatedSection, learn, request_line
 from uvicorn.protocols.http._varying import TRIES, VaryingSection, compare
 from uvicorn.protocols.http.flow_control import service_unavailable
-
-# What takes no longer is in the first bucket, and needs no search for it.
-FAST = DURATIONS[0]
 
 
 class HTTPConnection(ConnectionLifetime):
@@ -348,7 +343,13 @@ class HTTPConnection(ConnectionLifetime):
             say(self.logger, logging.WARNING, "Exceeded concurrency limit.")
             cycle.app = service_unavailable
         state = self.server_state
-        cycle.started_at = monotonic() if state.measured else state.now
+        if state.measured:
+            turn = state.turn
+            if not turn:
+                turn = state.turn = monotonic()
+            cycle.started_at = turn
+        else:
+            cycle.started_at = state.now
         # An application that is called before the body has come waits for it, as a rule.
         if context.turn is not None and not cycle.more_body:
             context.turn.begin(cycle)
@@ -383,10 +384,8 @@ class HTTPConnection(ConnectionLifetime):
         if state.measured:
             duration = monotonic() - cycle.started_at
             state.seconds += duration
-            if duration > FAST:
-                state.slow[bisect_left(DURATIONS, duration)] += 1
-            if state.settled:
-                state.unsettle()
+            if duration > state.unremarkable:
+                state.remark(duration)
         if state.total_requests == state.request_limit:
             state.limit_reached()
         self.current = None
@@ -425,6 +424,7 @@ class HTTPConnection(ConnectionLifetime):
                 self.close()
         elif self.pipeline:
             self._begin(self.pipeline.popleft())
+            self.server_state.turn = 0.0  # read between applications: what comes later reads it again
             if len(self.pipeline) < self.context.pipeline_limit // 2:
                 self._resume_codec()
         elif self._refused is not None:

@@ -153,6 +153,8 @@ class RequestCycle:
 
     async def run(self) -> None:
         """Call the application and see to it that the request gets an end."""
+        state = self.connection.server_state
+        state.turn = 0.0  # time passes from here on
         try:
             result = await self.app(self.scope, self.receive, self.send)  # type: ignore[func-returns-value]
             if result is not None or self.stage != COMPLETE:
@@ -162,7 +164,6 @@ class RequestCycle:
                 raise  # the event loop is gone, and the task with it
             await self._failed(exc)
         finally:
-            state = self.connection.server_state
             state.tasks.discard(self.task)
             if state.on_emptied is not None:
                 state.look_whether_empty()
