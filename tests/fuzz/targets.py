@@ -37,12 +37,6 @@ MORE_BLANKS = re.compile(rb"^[^\r\n]*  [^\r\n]*HTTP/|^[^\r\n]*HTTP/[^\r\n]* ", r
 OTHER_11 = re.compile(rb" (?:RTSP|ICE)/1\.1")
 
 
-# Version 1.0 of those is refused by the line that is found for it: the first in its packet that ends with the same target and
-# a version. A field or a body in that packet which ends like a request line of HTTP/1.0 hides it, and it is served as
-# HTTP/1.0, whose framing it has. Cut differently it is refused, so nothing can be said of such inputs.
-OTHER_10 = re.compile(rb" (?:RTSP|ICE)/1\.0\r\n")
-
-
 # --- HTTP ---------------------------------------------------------------------------------------------
 
 
@@ -59,8 +53,6 @@ def llhttp_knows(method: bytes) -> bool:
 def http(data: bytes) -> None:
     """Both codecs read the same requests, whole and cut, or refuse."""
     packets, joined = cut(data)
-    if OTHER_10.search(joined) and joined.count(b" HTTP/1.0\r\n") > 1:
-        return
     results = {}
     for codec_class in (HttpToolsCodec, H11Codec):
         whole = read(codec_class, [joined])

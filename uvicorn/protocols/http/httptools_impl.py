@@ -26,8 +26,8 @@ _STATUSES = {
 # How the request lines end that llhttp gives the version 1.0. Those of RTSP and ICE are no HTTP.
 _HTTP10 = b" HTTP/1.0\r\n"
 _LINE_ENDS = (_HTTP10, b" RTSP/1.0\r\n", b" ICE/1.0\r\n")
-# So much of the target tells a request line from what else is in the same packets.
-_TARGET_END = 16
+# So much is kept of an incomplete head, to know its request line by: all of the longest end, and some of the target.
+_TAIL = 16 + len(_LINE_ENDS[1])
 
 
 class HttpToolsCodec:
@@ -35,6 +35,7 @@ class HttpToolsCodec:
 
     __slots__ = (
         "_behind",
+        "_bodies",
         "_bypassing",
         "_connection",
         "_data",
@@ -73,6 +74,7 @@ class HttpToolsCodec:
         self._priming = False
         self._refused: Refused | None = None  # in a callback
         self._data = b""  # what the parser is looking at
+        self._bodies: list[bytes] = []  # what of it was data of bodies, in order
         self._tail = b""  # the end of what it saw of an incomplete head
         self._looked_to = 0  # up to here the bytes have been asked for the version of a head
         self._line_end = b""  # how its request line ends, where that is one of version 1.0
@@ -104,6 +106,8 @@ class HttpToolsCodec:
             if self._url:
                 self._note_version()  # the head goes on in the next packet
         self._data = b""
+        if self._bodies:
+            self._bodies.clear()
         if behind_upgrade >= 0:
             self._after_upgrade(data[behind_upgrade:])
 
@@ -130,22 +134,42 @@ class HttpToolsCodec:
     def _note_version(self) -> None:
         if self._line_end:
             return
+        self._pass_bodies()
+        begin = (
+            self._looked_to
+        )  # where something is kept of this head, nothing else has come in this packet yet
         seen = self._tail + self._data
-        # Other requests may come in the same packet: it is the first line with this target, behind those that have
-        # been looked at.
-        found = [(at, end) for end in _LINE_ENDS if (at := self._find_line_end(seen, end)) >= 0]
+        # Other requests may come behind it: it is the first such line.
+        found = [(at, end) for end in _LINE_ENDS if (at := self._find_line_end(seen, end, begin)) >= 0]
         if found:
             at, self._line_end = min(found)
             self._looked_to = at + len(self._line_end) - len(self._tail)
-        self._tail = seen[-_TARGET_END - len(_LINE_ENDS[1]) :]
+        # Where its line has not come to its end yet, there is no line break in it.
+        self._tail = seen[max(begin, seen.rfind(b"\n"), len(seen) - _TAIL) :]
 
-    def _find_line_end(self, seen: bytes, end: bytes) -> int:
-        target = self._url[-_TARGET_END:]
-        at = self._looked_to - 1
-        while (at := seen.find(end, at + 1)) >= 0:
-            if seen[:at].rstrip(b" ").endswith(target):
+    def _pass_bodies(self) -> None:
+        """A body may say anything, a request line too. No field can: it has a colon behind a name without blanks. So the
+        first place where the data of a body is found is its own, or one where no such line is passed over."""
+        for body in self._bodies:
+            self._looked_to = self._data.find(body, self._looked_to) + len(body)
+        self._bodies.clear()
+
+    def _find_line_end(self, seen: bytes, end: bytes, begin: int) -> int:
+        """Where the method and the target of this head are followed by such an end; -1 where they are not."""
+        at = begin
+        while (at := seen.find(end, at)) >= 0:
+            line = seen.rfind(b"\n", begin, at) + 1
+            words = seen[line or begin : at].rstrip(b" ")  # several blanks are one (RFC 9112 3)
+            if self._is_request_line(words, whole=line > 0 or begin > 0):
                 break
+            at += len(end)
         return at
+
+    def _is_request_line(self, words: bytes, whole: bool) -> bool:
+        if not whole:  # it may have begun in a packet before, and nothing else is there
+            return self._url.endswith(words) or words.endswith(self._url)
+        method = self._parser.get_method()
+        return words.startswith(method) and words[len(method) :].lstrip(b" ") == self._url
 
     def _check_version(self) -> None:
         # llhttp takes the request lines of RTSP and ICE as well, which have version 1.0, and does not tell.
@@ -221,6 +245,7 @@ class HttpToolsCodec:
 
     def on_body(self, data: bytes) -> None:
         self._fed -= FRAMING_RATIO * len(data)
+        self._bodies.append(data)
         self._connection.on_body(data)
 
     def on_message_complete(self) -> None:
