@@ -11,6 +11,7 @@ import socket
 from dataclasses import dataclass, field
 
 from uvicorn._addresses import Address, BindError
+from uvicorn._closing import close_quietly
 
 HAS_UNIX = hasattr(socket, "AF_UNIX")
 
@@ -33,7 +34,7 @@ class Listener:
 
     def close(self) -> None:
         """Close, and remove the socket's file where it is still the one that we have made."""
-        self.sock.close()
+        close_quietly(self.sock)
         self.unlink()
 
     def unlink(self) -> None:
@@ -80,12 +81,12 @@ def adopt_fd(fd: int) -> socket.socket:
         try:
             sock = socket.socket(fileno=copy)
         except OSError:
-            os.close(copy)
+            close_quietly(copy)
             raise
     except OSError as exc:
         raise BindError(f"file descriptor {fd} is no socket: {exc.strerror}.") from exc
     if sock.type != socket.SOCK_STREAM:
-        sock.close()
+        close_quietly(sock)
         raise BindError(f"file descriptor {fd} is a socket, but not a stream socket.")
     sock.set_inheritable(True)
     return sock

@@ -10,6 +10,7 @@ from collections.abc import Mapping, MutableMapping
 from dataclasses import dataclass
 
 from uvicorn._addresses import Address, BindError
+from uvicorn._closing import close_quietly
 from uvicorn._listener import HAS_UNIX, Listener, adopt_fd
 
 # sd_listen_fds(3): the first inherited descriptor.
@@ -118,7 +119,7 @@ def release_passed(environ: MutableMapping[str, str]) -> list[str]:
         if not each.taken and not each.name.startswith(STORED):
             with contextlib.suppress(OSError), socket.socket(fileno=os.dup(each.fd)) as sock:
                 unused.append(f"{each.name} ({sock.getsockname()!r})")
-        os.close(each.fd)
+        close_quietly(each.fd)
     forget_systemd(environ)
     return unused
 

@@ -13,6 +13,8 @@ import os
 import stat
 import tempfile
 
+from uvicorn._closing import close_quietly
+
 try:
     import fcntl
 except ImportError:  # pragma: no cover - Windows only
@@ -82,9 +84,7 @@ class PidFile:
         except FileExistsError:
             return False
         finally:
-            for each in (stale, fd):
-                if each >= 0:
-                    os.close(each)
+            close_quietly(*(each for each in (stale, fd) if each >= 0))
             if temporary:
                 os.unlink(temporary)
 
@@ -109,12 +109,12 @@ class PidFile:
             fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
             text = os.pread(fd, 32, 0).decode("ascii", "replace").strip()
-            os.close(fd)
+            close_quietly(fd)
             raise PidFileError(
                 f"pid file {self.path}: in use by process {text or '?'}: stop that one, or take another path."
             ) from None
         except BaseException:
-            os.close(fd)
+            close_quietly(fd)
             raise
         return fd
 
@@ -141,7 +141,7 @@ class PidFile:
     def close_in_child(self) -> None:
         """In a new process: with a copy of the descriptor left open the lock would outlive its owner."""
         if self._fd >= 0:
-            os.close(self._fd)
+            close_quietly(self._fd)
             self._fd = -1
 
 

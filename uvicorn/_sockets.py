@@ -11,6 +11,7 @@ from collections.abc import MutableMapping
 from dataclasses import dataclass
 
 from uvicorn._addresses import Address, BindError, is_all_of_ipv6
+from uvicorn._closing import close_quietly
 from uvicorn._listener import HAS_UNIX, Listener, adopt_fd, inode_of
 from uvicorn._passed import STORED, passed_sockets, take_passed
 
@@ -116,7 +117,7 @@ def _bind_tcp(address: Address, reuse_port: bool) -> Listener:
             sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
         sock.bind((address.host, address.port))
     except OSError as exc:
-        sock.close()
+        close_quietly(sock)
         raise BindError(f"cannot bind to {address}: {explain(exc, address.port)}") from exc
     sock.set_inheritable(True)
     return Listener(sock, address, ours=True)
@@ -162,7 +163,7 @@ def _bound_unix(path: str, mode: int | None, address: Address) -> socket.socket:
     try:
         sock.bind(path)
     except OSError as exc:
-        sock.close()
+        close_quietly(sock)
         raise BindError(f"cannot bind to {address}: {explain(exc)}") from exc
     finally:
         if previous is not None:
@@ -185,16 +186,18 @@ def _make_room(path: str) -> int:
         raise BindError(
             f"cannot bind to unix:{path}: there is a file that is no socket; remove it or take another path."
         )
-    with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as probe:
-        probe.settimeout(1)
-        try:
-            probe.connect(path)
-        except ConnectionRefusedError:
-            pass  # nobody listens: left behind by a server that was killed
-        except OSError as exc:
-            raise BindError(f"cannot bind to unix:{path}: {explain(exc)}") from exc
-        else:
-            raise BindError(f"cannot bind to unix:{path}: in use by a running server.")
+    probe = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+    probe.settimeout(1)
+    try:
+        probe.connect(path)
+    except ConnectionRefusedError:
+        pass  # nobody listens: left behind by a server that was killed
+    except OSError as exc:
+        raise BindError(f"cannot bind to unix:{path}: {explain(exc)}") from exc
+    else:
+        raise BindError(f"cannot bind to unix:{path}: in use by a running server.")
+    finally:
+        close_quietly(probe)
     with contextlib.suppress(FileNotFoundError):
         os.unlink(path)
     return stat.S_IMODE(found.st_mode)

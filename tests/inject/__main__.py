@@ -42,23 +42,23 @@ def plan(options: Options) -> list[Injection]:
         for phase in options.phases:
             calls = record(setup, phase)
             print(
-                f"{setup} {phase}: " + " ".join(f"{name}={n}" for name, n in sorted(calls.items())),
+                f"{setup} {phase}: " + " ".join(f"{name}={len(at)}" for name, at in sorted(calls.items())),
                 flush=True,
             )
-            for call, count in sorted(calls.items()):
+            for call, ordinals in sorted(calls.items()):
                 if options.calls and call not in options.calls:
                     continue
-                for nth in chosen(count, options.first):
+                for nth in chosen(ordinals, options.first):
                     found += [Injection(setup, phase, call, error, nth) for error in ERRORS[call]]
     random.Random(options.seed).shuffle(found)
     return found[: options.most] if options.most else found
 
 
-def chosen(count: int, first: int) -> list[int]:
+def chosen(ordinals: list[int], first: int) -> list[int]:
     """The first calls, and as many again, spread over the rest."""
-    rest = range(first + 1, count + 1)
+    rest = ordinals[first:]
     spread = rest[:: max(1, -(-len(rest) // first))] if first else []
-    return [*range(1, min(count, first) + 1), *spread]
+    return [*ordinals[:first], *spread]
 
 
 def main() -> int:
@@ -106,7 +106,7 @@ def show(result: Result) -> None:
 
 
 def summarise(results: list[Result]) -> None:
-    outcomes = ("served on", "refused", "ended", "not reached", "FAILED")
+    outcomes = ("served on", "refused", "ended", "not reached", "not possible", "FAILED")
     counts = Counter((result.injection.setup, result.injection.phase, result.outcome) for result in results)
     print(f"\n{'':18}" + "".join(f"{outcome:>13}" for outcome in outcomes))
     for setup, phase in dict.fromkeys((r.injection.setup, r.injection.phase) for r in results):

@@ -17,14 +17,13 @@ import socket
 import subprocess
 import tempfile
 import time
-from collections import Counter
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 
 from tests.e2e.harness import PATIENCE, Service, read_response, wait_for
 from tests.e2e.manager import Manager
-from tests.inject.faults import ERRORS
+from tests.inject.faults import ERRORS, can_fail, places
 
 PHASES = ("start", "reload", "death", "reopen", "scale", "upgrade", "takeover", "stop")
 SETUPS = ("fork", "preload")
@@ -72,10 +71,11 @@ class Result:
     """What has become of it.
 
     Attributes:
-        outcome: "served on", "refused", "ended" or "not reached"; "FAILED" where a promise is broken.
+        outcome: "served on", "refused", "ended", "not reached", or "not possible" where what has failed is no call
+            that can; "FAILED" where a promise is broken.
         text: What it has said, or what is wrong.
         trace: The call as `strace` has seen it.
-        calls: How many calls of each name the phase had.
+        calls: Which calls of each name can fail, by their ordinals in the phase.
     """
 
     injection: Injection
@@ -83,7 +83,7 @@ class Result:
     text: str = ""
     trace: str = ""
     log: str = ""
-    calls: Counter[str] = field(default_factory=Counter)
+    calls: dict[str, list[int]] = field(default_factory=dict)
 
 
 class Broken(AssertionError):
@@ -255,8 +255,8 @@ class Life:
     def judge(self) -> Result:
         result = Result(self.injection)
         lines = self.trace.read_text().splitlines()
-        result.calls = Counter(found[1] for line in lines if (found := re.match(r"(\w+)\(", line)))
-        result.trace = next((line for line in lines if "(INJECTED)" in line), "")
+        result.calls = places(lines)
+        result.trace = self.injected()
         if not self.exited:
             self.go_on()
             result.outcome = "served on"
@@ -277,7 +277,15 @@ class Life:
         self.expect_nothing_left()
         if not result.trace:
             result.outcome = "not reached"
+        elif not can_fail(result.trace):
+            # The calls of a phase are not the same every time: another one than planned stood in this place.
+            result.outcome = "not possible"
         return result
+
+    def injected(self) -> str:
+        """The call that has failed, as `strace` has seen it; "" where none has."""
+        trace = self.trace.read_text() if self.trace.exists() else ""
+        return next((line for line in trace.splitlines() if "(INJECTED)" in line), "")
 
     def go_on(self) -> None:
         """Whether it serves, reloads and stops as ever."""
@@ -337,15 +345,16 @@ def live(injection: Injection) -> Result:
         try:
             return life.run()
         except AssertionError as exc:
-            trace = life.trace.read_text() if life.trace.exists() else ""
-            seen = next((line for line in trace.splitlines() if "(INJECTED)" in line), "")
+            seen = life.injected()
+            if seen and not can_fail(seen):
+                return Result(injection, "not possible", "", seen)
             return Result(injection, "FAILED", str(exc), seen, life.service.log)
         finally:
             life.end()
 
 
-def record(setup: str, phase: str) -> Counter[str]:
-    """How many calls of each name the phase has."""
+def record(setup: str, phase: str) -> dict[str, list[int]]:
+    """Which calls of each name can fail in the phase, by their ordinals."""
     result = live(Injection(setup, phase, "", "", 0))
     if result.outcome == "FAILED":
         raise AssertionError(f"{setup} {phase} without any failure: {result.text}\n{result.log}")

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from tests.inject.__main__ import chosen
-from tests.inject.faults import ERRORS
+from tests.inject.faults import ERRORS, can_fail, places
 from tests.inject.lives import Injection, live, usable
 
 WHY_NOT = usable()
@@ -42,4 +42,18 @@ def test_every_call_of_the_sample_is_one_that_can_fail_so() -> None:
     ("count", "first", "expected"), [(2, 4, [1, 2]), (4, 4, [1, 2, 3, 4]), (100, 2, [1, 2, 3, 52])]
 )
 def test_the_first_calls_and_some_of_the_rest_are_chosen(count: int, first: int, expected: list[int]) -> None:
-    assert chosen(count, first) == expected
+    assert chosen(list(range(1, count + 1)), first) == expected
+
+
+def test_only_what_the_kernel_can_refuse_is_a_place_for_it() -> None:
+    trace = [
+        "fcntl(7, F_GETFL)                       = 0x2 (flags O_RDWR)",
+        "fcntl(7, F_DUPFD_CLOEXEC, 0)            = 8",
+        "poll([{fd=4, events=POLLIN}], 1, 100)   = 0 (Timeout)",
+        "--- SIGCHLD {si_signo=SIGCHLD} ---",
+        "fcntl(8, F_SETFL, O_RDWR|O_NONBLOCK)    = 0",
+        "fcntl(8, F_DUPFD, 10)                   = 10",
+        "lseek(3, 0, SEEK_SET)                   = 0",
+    ]
+    assert places(trace) == {"fcntl": [2, 4], "poll": [1]}
+    assert not can_fail("fcntl(7, F_GETFL) = -1 EMFILE (Too many open files) (INJECTED)")

@@ -14,6 +14,7 @@ import pytest
 
 from tests.fakes.host import FakeChild, FakeHost
 from tests.supervisor.plans import plan_of
+from uvicorn._ipc.channel import channel_pair
 from uvicorn._ipc.mold import Answer, ForkRequest, Kind, MoldEnd
 from uvicorn._ipc.scoreboard import Cell, Scoreboard
 from uvicorn.supervisor import actions, events
@@ -107,6 +108,28 @@ def test_a_request_names_the_worker_and_brings_its_channel_and_its_sockets(world
             sock.close()
     # Nobody but the worker has the other end now.
     assert ours.sock.recv(1) == b""
+
+
+class Complaining(socket.socket):
+    """A socket whose close(2) tells an error, and has closed it."""
+
+    def close(self) -> None:
+        super().close()
+        raise OSError(errno.EIO, os.strerror(errno.EIO))
+
+
+def test_a_copy_that_tells_an_error_as_it_is_closed_stops_no_request(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    ours, theirs = channel_pair()
+    monkeypatch.setattr(
+        "uvicorn.supervisor.spawner.channel_pair", lambda: (ours, Complaining(fileno=theirs.detach()))
+    )
+    assert world.ask(7) == []
+    _, fds = world.asked()
+    for fd in fds:
+        os.close(fd)
+    assert world.answer(Kind.FORKED, 7, 4711) == [events.Spawned(7, 4711)]
 
 
 def test_a_worker_is_there_when_its_pid_is_told(world: World) -> None:

@@ -7,6 +7,7 @@ import socket
 from collections.abc import Callable
 from dataclasses import dataclass
 
+from uvicorn._closing import close_quietly
 from uvicorn._ipc.channel import Sender
 from uvicorn._ipc.scoreboard import Row, Scoreboard
 from uvicorn._privileges import UNCHANGED, Identity
@@ -63,5 +64,5 @@ def make_failure_token() -> int:
     token, writer = os.pipe()
     os.set_blocking(token, False)
     os.write(writer, b"!")
-    os.close(writer)
+    close_quietly(writer)
     return token

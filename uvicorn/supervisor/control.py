@@ -17,6 +17,7 @@ from dataclasses import asdict, replace
 from typing import assert_never
 
 from uvicorn._addresses import Address, BindError
+from uvicorn._closing import close_quietly
 from uvicorn._ipc.channel import channel_pair
 from uvicorn._ipc.control import (
     Answer,
@@ -184,9 +185,9 @@ class ControlPost:
     def close_in_child(self) -> None:
         """In a worker: none of this is its own."""
         if self._end is not None:
-            self._end.sock.close()
+            close_quietly(self._end.sock)
         for listener in self._listeners.values():
-            listener.sock.close()
+            close_quietly(listener.sock)
 
     # --- the process -------------------------------------------------------------------------
 
@@ -254,7 +255,7 @@ class ControlPost:
                 self._say(f"The control socket's file is gone, and cannot be made again: {exc}")
             return
         self._no_file = False
-        listener.sock.close()
+        close_quietly(listener.sock)
         self._listeners[address] = fresh
         self._say(f"The control socket's file was removed: {address.name} is opened again.")
         if self._pid:
@@ -294,7 +295,7 @@ class ControlPost:
 
         def child() -> int:
             reset_in_child()
-            ours.close()
+            close_quietly(ours)
             let_go()
             for listener in self._listeners.values():
                 listener.sock.set_inheritable(False)
@@ -303,11 +304,11 @@ class ControlPost:
         try:
             self._pid = self._host.fork(child)
         except OSError as exc:
-            ours.close()
+            close_quietly(ours)
             self._later(f"The control process could not be started: {exc.strerror or exc}.")
             return
         finally:
-            theirs.close()
+            close_quietly(theirs)
         self._outdated = False
         self._ticked_at = self._host.now() + START_GRACE
         self._end = MasterEnd(ours)
@@ -340,7 +341,7 @@ class ControlPost:
         self._pid = 0
         if self._end is not None:
             self._end.flush()
-            self._end.sock.close()
+            close_quietly(self._end.sock)
             self._end = None
 
     def reopen_logs(self) -> None:
@@ -375,7 +376,7 @@ class ControlPost:
             return []
         commands, is_open = self._end.receive()
         if not is_open:
-            self._end.sock.close()
+            close_quietly(self._end.sock)
             self._end = None
         return [event_of(command) for command in commands]
 

@@ -11,6 +11,7 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass, replace
 
 from uvicorn._addresses import Address, BindError
+from uvicorn._closing import close_quietly
 from uvicorn._listener import Listener
 from uvicorn._sockets import explain, open_listener, start_listening
 from uvicorn.supervisor.plan import Plan
@@ -112,7 +113,7 @@ class ListenerSet:
             if listener.sock.fileno() in kept_fds:
                 listener.sock.set_inheritable(False)
             else:
-                listener.sock.close()
+                close_quietly(listener.sock)
 
     def stop(self) -> None:
         """The service ends: connections are refused from now on."""

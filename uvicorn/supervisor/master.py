@@ -16,6 +16,7 @@ from dataclasses import replace
 from typing import assert_never
 
 from uvicorn._addresses import BindError
+from uvicorn._closing import close_quietly
 from uvicorn._ipc.channel import Kind, Message, Wish, ask
 from uvicorn._ipc.control import ControlMain
 from uvicorn._ipc.mold import MoldMain
@@ -158,9 +159,9 @@ class Master:
             self._signals.close()
             for link in self._links.values():
                 if link.receiver is not None:
-                    link.receiver.sock.close()
+                    close_quietly(link.receiver.sock)
             if self._failure_token >= 0:
-                os.close(self._failure_token)
+                close_quietly(self._failure_token)
         logger.info("Stopping parent process [%d]", os.getpid())
         return self._exit_code
 
@@ -251,7 +252,7 @@ class Master:
             return []  # a mold has just said that it could not be forked
         messages, is_open = link.receiver.receive()
         if not is_open:
-            link.receiver.sock.close()
+            close_quietly(link.receiver.sock)
             link.receiver = None
         return [event for message in messages if (event := self._event_of(wid, message)) is not None]
 
@@ -409,7 +410,7 @@ class Master:
         in a sibling, the end of the master would not be the end of the channel."""
         for link in self._links.values():
             if link.receiver is not None:
-                link.receiver.sock.close()
+                close_quietly(link.receiver.sock)
         self._signals.close()
         self._pid_file.close_in_child()
         self._listeners.close_in_child(sockets)
@@ -443,7 +444,7 @@ class Master:
     def _forget(self, wid: int, pid: int | None) -> None:
         link = self._links.pop(wid)
         if link.receiver is not None:
-            link.receiver.sock.close()
+            close_quietly(link.receiver.sock)
         self.scoreboard.release(link.row)
         if pid is not None:
             self._leftovers.look(pid)

@@ -14,6 +14,7 @@ from collections.abc import Mapping, MutableMapping, Sequence
 from urllib.parse import quote, unquote
 
 from uvicorn._addresses import BindError, parse_bind
+from uvicorn._closing import close_quietly
 from uvicorn._listener import Listener, inode_of
 from uvicorn._passed import HANDED_BINDS, NOTIFY_VARIABLES, STORED, passed_sockets, take_passed_fd
 from uvicorn.supervisor.actions import Action
@@ -191,5 +192,5 @@ class ServiceManager:
         """The master ends by a fault of its own: what the store has goes on queueing connections for the next one."""
         if self._capacity:
             for listener in listeners.held.values():
-                listener.sock.close()
+                close_quietly(listener.sock)
             listeners.held.clear()

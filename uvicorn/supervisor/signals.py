@@ -13,6 +13,7 @@ from collections import Counter
 from types import FrameType
 from typing import Any
 
+from uvicorn._closing import close_quietly
 from uvicorn.supervisor.events import (
     Event,
     PauseRequested,
@@ -131,8 +132,7 @@ class SignalSource:
         return numbers
 
     def close(self) -> None:
-        os.close(self._reader)
-        os.close(self._writer)
+        close_quietly(self._reader, self._writer)
 
 
 def _is_terminal(fd: int) -> bool:

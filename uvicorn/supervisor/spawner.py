@@ -15,6 +15,7 @@ from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass, field
 
 from uvicorn._addresses import BindError
+from uvicorn._closing import close_quietly
 from uvicorn._ipc import mold as ipc
 from uvicorn._ipc.channel import Receiver, Sender, channel_pair
 from uvicorn._ipc.mold import ForkRequest, MasterEnd, MoldMain, MoldStart
@@ -132,7 +133,7 @@ class Spawner:
 
         def child() -> int:
             reset_in_child()
-            ours.close()
+            close_quietly(ours)
             self._let_go(sockets)
             return self._worker_main(start)
 
@@ -141,14 +142,13 @@ class Spawner:
         except OSError as exc:
             self._give_up(row, ours, theirs)
             return [events.SpawnFailed(action.wid, exc.strerror or str(exc))]
-        theirs.close()
+        close_quietly(theirs)
         self._links[action.wid] = link
         row[Cell.PID] = link.pid
         return [events.Spawned(action.wid, link.pid)]
 
     def _give_up(self, row: Row, *sockets: socket.socket) -> None:
-        for sock in sockets:
-            sock.close()
+        close_quietly(*sockets)
         self._scoreboard.release(row)
 
     # --- molds -------------------------------------------------------------------------------
@@ -180,17 +180,16 @@ class Spawner:
 
         def child() -> int:
             reset_in_child()
-            ours.close()
+            close_quietly(ours)
             self._let_go(())
             return main(mold_start)
 
         try:
             pid = self._host.fork(child)
         except OSError as exc:
-            ours.close()
-            theirs.close()
+            close_quietly(ours, theirs)
             return events.MoldSpawnFailed(action.mid, exc.strerror or str(exc))
-        theirs.close()
+        close_quietly(theirs)
         self._molds[action.mid] = MoldLink(pid, MasterEnd(ours))
         return events.MoldSpawned(action.mid, pid)
 
@@ -257,7 +256,7 @@ class Spawner:
                 mold.asked += 1
             except OSError as exc:
                 happened += self._not_forked(request.wid, exc.strerror or str(exc))
-            theirs.close()
+            close_quietly(theirs)
         return happened
 
     def signal_mold(self, mid: int, number: int, reaped: Collection[int]) -> None:
@@ -274,7 +273,7 @@ class Spawner:
         """The mold is asked for nothing any more; what it has not been asked for yet was given up."""
         mold = self._molds[mid]
         for _, theirs, _ in mold.waiting:
-            theirs.close()
+            close_quietly(theirs)
         mold.waiting.clear()
 
     def forget_mold(self, mid: int) -> None:
@@ -284,7 +283,7 @@ class Spawner:
 
     def _close(self, mold: MoldLink) -> None:
         if mold.end is not None:
-            mold.end.sock.close()
+            close_quietly(mold.end.sock)
             mold.end = None
 
     def close_in_child(self) -> None:
@@ -292,7 +291,7 @@ class Spawner:
         for mold in self._molds.values():
             self._close(mold)
             for _, theirs, _ in mold.waiting:
-                theirs.close()
+                close_quietly(theirs)
 
     def reopen_logs(self, reaped: Collection[int]) -> None:
         """Workers that are forked later on write where the mold does."""

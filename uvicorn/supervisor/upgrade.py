@@ -21,6 +21,7 @@ from dataclasses import asdict, dataclass, field
 from typing import Any
 
 from uvicorn._addresses import Address
+from uvicorn._closing import close_quietly
 from uvicorn._ipc.control import Outcome
 from uvicorn._ipc.scoreboard import Scoreboard
 from uvicorn._listener import Listener
@@ -264,7 +265,7 @@ def write(handover: Handover) -> int:
         while left:
             left = left[os.write(fd, left) :]
     except BaseException:
-        os.close(fd)
+        close_quietly(fd)
         raise
     return fd
 
@@ -394,8 +395,3 @@ def become_next(
         signal.pthread_sigmask(signal.SIG_SETMASK, previous)
         close_quietly(keep[0])
         return events.TrialFailed(f"the new program could not be started: {exc.strerror or exc}")
-
-
-def close_quietly(fd: int) -> None:
-    with contextlib.suppress(OSError):
-        os.close(fd)
