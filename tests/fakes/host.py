@@ -93,6 +93,7 @@ class FakeHost:
         fork_error, start_error, exec_error: What goes wrong.
         programs: The command lines and environments of programs started.
         execs: The same of programs become, with the descriptors kept.
+        strangers: The pids that are those of processes that are no children of ours.
         kills: How many processes were killed for lack of memory.
         headroom: Whether there is memory for one more worker.
         adopts: Whether orphans can be adopted.
@@ -113,6 +114,7 @@ class FakeHost:
         self.exec_error: OSError | None = None
         self.programs: list[tuple[list[str], dict[str, str]]] = []
         self.execs: list[tuple[list[str], dict[str, str], list[int]]] = []
+        self.strangers: set[int] = set()
         self.kills = 0
         self.headroom = True
         self.adopts = True
@@ -174,12 +176,16 @@ class FakeHost:
 
     def signal_group(self, pid: int, number: int) -> bool:
         assert pid in self.groups, f"signal {number} to the group of {pid}, which never was"
+        assert pid not in self.strangers, f"signal {number} to the group of {pid}, which is somebody else's"
         group = self.groups[pid]
         found = pid in self.children or group.companions > 0
         if pid in self.children:
             group.deliver(number)
         group.deliver_to_companions(number)
         return found
+
+    def has_process(self, pid: int) -> bool:
+        return pid in self.children or pid in self.strangers
 
     def reap(self) -> list[ChildExit]:
         gone = [

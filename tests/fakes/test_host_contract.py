@@ -224,6 +224,14 @@ def test_a_stopped_child_can_be_killed(world: World) -> None:
     assert ended(world, pid) == [ChildExit(pid, -signal.SIGKILL)]
 
 
+def test_a_process_is_there_until_it_is_reaped(world: World) -> None:
+    pid = world.exits(0)
+    world.wait_ended(pid)
+    assert world.host.has_process(pid)
+    world.host.reap()
+    assert not world.host.has_process(pid)
+
+
 def test_a_child_that_was_reaped_is_not_stopped(world: World) -> None:
     pid = world.exits(0)
     ended(world, pid)

@@ -381,6 +381,24 @@ def test_what_a_worker_leaves_behind_is_terminated_and_then_killed(stubborn: boo
     assert rig.logged(f"Child process [{pid}] has left processes behind: terminated.") == 1
 
 
+def test_a_group_that_is_somebody_elses_by_now_is_not_killed() -> None:
+    rig = Rig(size=1)
+
+    def die() -> None:
+        child = rig.workers[0].child
+        child.companions, child.stubborn = 1, True
+        child.exit(1)
+
+    def reuse() -> None:
+        rig.workers[0].child.companions = 0
+        rig.host.strangers.add(rig.workers[0].pid)
+
+    rig.later(1, die)
+    rig.later(2, reuse)
+    assert rig.run() == 0  # the fake host asserts it
+    assert rig.logged("has left processes behind: terminated.") == 1
+
+
 def test_what_is_left_behind_at_the_end_ends_before_the_master() -> None:
     rig = Rig(size=1)
 

@@ -70,6 +70,9 @@ class Host(Protocol):
     def signal_group(self, pid: int, number: int) -> bool:
         """Send a signal to a child's process group; False where there is nobody in it."""
 
+    def has_process(self, pid: int) -> bool:
+        """Whether there is a process of this number, also one that has not been reaped or is nobody of ours."""
+
     def reap(self) -> list[ChildExit]:
         """All children that have ended since the last call."""
 
@@ -129,6 +132,15 @@ class PosixHost:
             os.killpg(pid, number)
         except (ProcessLookupError, PermissionError):
             return False
+        return True
+
+    def has_process(self, pid: int) -> bool:
+        try:
+            os.kill(pid, 0)
+        except ProcessLookupError:
+            return False
+        except PermissionError:
+            return True
         return True
 
     def reap(self) -> list[ChildExit]:

@@ -33,7 +33,7 @@ class Leftovers:
 
     def look(self, pid: int) -> None:
         """A worker is gone: tell what is left of its group to end."""
-        if self._host.signal_group(pid, SIGTERM):
+        if self._signal(pid, SIGTERM):
             logger.warning("Child process [%d] has left processes behind: terminated.", pid)
             self._groups.append((self._host.now() + LEFTOVER_GRACE, pid))
 
@@ -41,7 +41,7 @@ class Leftovers:
         now = self._host.now()
         for at, pid in self._groups:
             if now >= at:
-                self._host.signal_group(pid, SIGKILL)
+                self._signal(pid, SIGKILL)
         self._groups = [each for each in self._groups if now < each[0]]
 
     def wait(self, fds: Sequence[int], interrupted: Callable[[], bool]) -> None:
@@ -53,9 +53,17 @@ class Leftovers:
         """
         while True:
             self._host.reap()  # as process 1 they are our children
-            self._groups = [each for each in self._groups if self._host.signal_group(each[1], 0)]
+            self._groups = [each for each in self._groups if self._signal(each[1], 0)]
             if not self._groups:
                 return
             if self._host.wait(fds, LEFTOVER_POLL) and interrupted():
                 self._groups = [(0.0, pid) for _, pid in self._groups]
             self.end_overdue()
+
+    def _signal(self, pid: int, number: int) -> bool:
+        """Signal what is left of a group; whether there is anybody.
+
+        As long as there is, the system gives its number to no new process, and its leader has gone. So a process of that
+        number says that the group has gone as well, and that another one may have its number.
+        """
+        return not self._host.has_process(pid) and self._host.signal_group(pid, number)
