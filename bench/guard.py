@@ -1,7 +1,8 @@
 """What the request path costs, in the process, beside work that never changes.
 
 Every case feeds requests to this server's protocol on a transport that only counts, on uvloop. In turns with it runs the
-reference, on the same requests: the same parser, a task, a dictionary and a joined response, and nothing of this server. A turn takes a
+reference, on the same requests: the same parser, a task, a dictionary and a joined response, and nothing of this server.
+For WebSockets that is messages, and the reference takes off the mask, wakes a task and writes a frame. A turn takes a
 fraction of a millisecond, so many are not disturbed, whatever else the machine does; their time is compared with
 that of the reference's, so that how fast the machine is drops out. The figure is how many times the reference a request
 costs, in the median of several processes.
@@ -25,13 +26,15 @@ from typing import Any
 
 import httptools
 import uvloop
+from websockets.speedups import apply_mask
 
-from bench.client import requests
+from bench.client import message, requests
 from bench.environments import ROOT
 from bench.figures import percentile
 from bench.scenarios import BROWSER, Load
 from uvicorn._ipc.scoreboard import Cell, Scoreboard
 from uvicorn.config import Config
+from uvicorn.protocols._upgrade import UpgradeRequest
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 from uvicorn.server import ServerState
 
@@ -52,6 +55,8 @@ CASES = {
     # Nothing that is remembered helps with these.
     "parsed": Load(headers=BROWSER, vary="ends"),
     "post-1k": Load(path="/post", method="POST", body=1024),
+    "ws-16": Load(kind="websocket", body=16),
+    "ws-64k": Load(kind="websocket", body=65536),
 }
 SCOPE: dict[str, Any] = {
     "type": "http",
@@ -74,6 +79,15 @@ START = {
     "headers": [(b"content-type", b"text/plain"), (b"content-length", b"13")],
 }
 BODY = {"type": "http.response.body", "body": b"Hello, world!"}
+# How an answer begins: a response, or a text message of one frame.
+OK, TEXT = b"HTTP/1.1 200", b"\x81"
+HANDSHAKE = UpgradeRequest(
+    b"GET",
+    b"/",
+    b"",
+    [(b"sec-websocket-key", b"AAAAAAAAAAAAAAAAAAAAAA=="), (b"sec-websocket-version", b"13")],
+    b"",
+)
 
 
 async def app(scope: Any, receive: Any, send: Any) -> None:
@@ -90,21 +104,42 @@ async def app(scope: Any, receive: Any, send: Any) -> None:
     await send({"type": "http.response.body", "body": b"Hello, world!"})
 
 
-class Counting(asyncio.Transport):
-    """A transport that takes everything at once."""
+async def echo(scope: Any, receive: Any, send: Any) -> None:
+    await receive()
+    await send({"type": "websocket.accept"})
+    while True:
+        received = await receive()
+        if received["type"] == "websocket.disconnect":
+            return
+        await send({"type": "websocket.send", "text": received["text"]})
 
-    def __init__(self) -> None:
+
+class Counting(asyncio.Transport):
+    """A transport that takes everything at once.
+
+    Args:
+        answer: How what it counts begins.
+    """
+
+    def __init__(self, answer: bytes = OK) -> None:
         super().__init__()
+        self.answer = answer
         self.answers = 0
 
     def write(self, data: Any) -> None:
-        self.answers += data.startswith(b"HTTP/1.1 200")
+        self.answers += data.startswith(self.answer)
+
+    def writelines(self, pieces: Any) -> None:
+        self.answers += pieces[0].startswith(self.answer)
 
     def get_extra_info(self, name: str, default: Any = None) -> Any:
         return ("127.0.0.1", 8000) if name in ("peername", "sockname") else default
 
     def is_closing(self) -> bool:
         return False
+
+    def close(self) -> None:
+        pass
 
     def pause_reading(self) -> None:
         pass
@@ -155,6 +190,39 @@ class Reference:
             self.transport.write(b"".join(self.lines))
 
 
+class WebSocketReference:
+    """What no protocol gets around: take off the mask, wake a task with a dictionary, encode, write."""
+
+    def __init__(self, transport: Counting, loop: asyncio.AbstractEventLoop, load: Load) -> None:
+        self.transport = transport
+        self.loop = loop
+        masked = message(load)
+        size = {126: 4, 127: 10}.get(masked[1] & 0x7F, 2)
+        self.head = bytes((masked[0], masked[1] & 0x7F)) + masked[2:size]
+        self.start = size + 4
+        self.waiter = loop.create_future()
+        self.task = loop.create_task(self.run())
+
+    def data_received(self, data: bytes) -> None:
+        start = self.start
+        content = apply_mask(memoryview(data)[start:], data[start - 4 : start])
+        self.waiter.set_result({"type": "websocket.receive", "text": content.decode("utf-8")})
+
+    async def run(self) -> None:
+        while True:
+            received = await self.receive()
+            await self.send({"type": "websocket.send", "text": received["text"]})
+
+    async def receive(self) -> Any:
+        received = await self.waiter
+        self.waiter = self.loop.create_future()
+        return received
+
+    async def send(self, sent: Any) -> None:
+        self.transport.write(self.head)
+        self.transport.write(sent["text"].encode("utf-8"))
+
+
 class Bench:
     """Connections that are fed one request each, turn by turn; each turn's time is kept.
 
@@ -167,7 +235,7 @@ class Bench:
     def __init__(self, protocols: list[Any], transports: list[Counting], load: Load) -> None:
         self._feeds = [each.data_received for each in protocols]
         self._transports = transports
-        self._sources = [requests(load) for _ in protocols]
+        self._sources = [(requests if load.kind == "http" else messages)(load) for _ in protocols]
         self._turns = 0
         self.times: list[int] = []
 
@@ -190,17 +258,32 @@ class Bench:
     def check(self) -> None:
         asked, answered = self._turns * CONNECTIONS, sum(each.answers for each in self._transports)
         if answered != asked:
-            raise SystemExit(f"{answered} of {asked} requests were answered with 200: this measures nothing.")
+            raise SystemExit(f"{answered} of {asked} requests were answered well: this measures nothing.")
+
+
+def messages(load: Load) -> Iterator[bytes]:
+    """The same message again and again, each time as bytes of its own."""
+    data = bytearray(message(load))
+    while True:
+        yield bytes(data)
+
+
+def counting(load: Load) -> list[Counting]:
+    return [Counting(OK if load.kind == "http" else TEXT) for _ in range(CONNECTIONS)]
 
 
 def reference(load: Load, loop: asyncio.AbstractEventLoop) -> Bench:
-    transports = [Counting() for _ in range(CONNECTIONS)]
+    transports = counting(load)
+    if load.kind == "websocket":
+        return Bench([WebSocketReference(each, loop, load) for each in transports], transports, load)
     make_task = partial(asyncio.Task, loop=loop)
     return Bench([Reference(each, make_task) for each in transports], transports, load)
 
 
 def case(load: Load, loop: asyncio.AbstractEventLoop, measured: bool = False) -> Bench:
-    config = Config(app, access_log=False, log_config=None, lifespan="off", http="httptools", loop="uvloop")
+    application = app if load.kind == "http" else echo
+    options: Any = {"access_log": False, "log_config": None, "lifespan": "off"}
+    config = Config(application, http="httptools", loop="uvloop", **options)
     config.load()
     state = ServerState()
     state.default_headers = [(b"date", b"Wed, 25 Nov 2026 00:00:00 GMT"), (b"server", b"uvicorn")]
@@ -208,19 +291,24 @@ def case(load: Load, loop: asyncio.AbstractEventLoop, measured: bool = False) ->
     if measured:  # as where somebody may look; it never gets settled, as between two looks
         state.measured = True
         state.responses = Scoreboard().claim(0).part(Cell.RESPONSES_OTHER, len(state.responses))
-    transports = [Counting() for _ in range(CONNECTIONS)]
-    protocols = [HttpToolsProtocol(config, state, {}, loop) for _ in transports]
+    transports = counting(load)
+    make: Any = HttpToolsProtocol if load.kind == "http" else config.ws_protocol_class
+    protocols = [make(config, state, {}, loop) for _ in transports]
     for protocol, transport in zip(protocols, transports, strict=True):
         protocol.connection_made(transport)
+        if load.kind == "websocket":
+            # It is accepted in the first turn, which is not measured.
+            protocol.upgrade_received(HANDSHAKE)
     return Bench(protocols, transports, load)
 
 
-async def measure(blocks: int) -> dict[str, list[float]]:
-    """For each case, how many times the reference it costs, and its microseconds."""
+async def measure(blocks: int, kind: str) -> dict[str, list[float]]:
+    """For each case of the kind, how many times the reference it costs, and its microseconds."""
     loop = asyncio.get_running_loop()
-    cases = {name: case(load, loop) for name, load in CASES.items()}
-    beside = {name: reference(load, loop) for name, load in CASES.items()}
-    benches = [each for name in CASES for each in (beside[name], cases[name])]
+    loads = {name: load for name, load in CASES.items() if load.kind == kind}
+    cases = {name: case(load, loop) for name, load in loads.items()}
+    beside = {name: reference(load, loop) for name, load in loads.items()}
+    benches = [each for name in loads for each in (beside[name], cases[name])]
     for each in benches:
         await each.run_turns(TURNS)
         each.times.clear()
@@ -237,12 +325,18 @@ async def measure(blocks: int) -> dict[str, list[float]]:
 
 
 def child(blocks: int) -> dict[str, list[float]]:
-    """One process's figures. Where code and objects come to lie differs from process to process, and with it what
-    they cost; hashes at least are the same in all."""
-    command = [sys.executable, "-m", "bench.guard", str(blocks)]
+    """The figures of one process for each kind: large messages push out of the caches what requests need.
+
+    Where code and objects come to lie differs from process to process, and with it what they cost; hashes at least are
+    the same in all.
+    """
     environ = {**os.environ, "PYTHONHASHSEED": "0"}
-    done = subprocess.run(command, cwd=ROOT, env=environ, check=True, stdout=subprocess.PIPE, text=True)
-    return dict(json.loads(done.stdout))
+    found: dict[str, list[float]] = {}
+    for kind in ("http", "websocket"):
+        command = [sys.executable, "-m", "bench.guard", str(blocks), kind]
+        done = subprocess.run(command, cwd=ROOT, env=environ, check=True, stdout=subprocess.PIPE, text=True)
+        found |= json.loads(done.stdout)
+    return found
 
 
 def combined(children: list[dict[str, list[float]]]) -> dict[str, list[float]]:
@@ -284,4 +378,4 @@ def guard(processes: int, blocks: int, record: bool) -> None:
 
 
 if __name__ == "__main__":
-    print(json.dumps(uvloop.run(measure(int(sys.argv[1])))))
+    print(json.dumps(uvloop.run(measure(int(sys.argv[1]), sys.argv[2]))))
