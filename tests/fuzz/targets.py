@@ -18,7 +18,17 @@ import httptools
 from tests.fuzz import connections
 from tests.fuzz.reading import MAX_INPUT, cut, read
 from tests.protocols.http.cases import CORPUS, load
-from tests.protocols.websockets.frames import BINARY, CONT, PING, RSV1, TEXT, close_frame, deflated, frame
+from tests.protocols.websockets.frames import (
+    BINARY,
+    CONT,
+    PING,
+    RSV1,
+    TEXT,
+    close_frame,
+    deflated,
+    events_of,
+    frame,
+)
 from uvicorn.protocols.http.h11_impl import H11Codec
 from uvicorn.protocols.http.httptools_impl import HttpToolsCodec
 from uvicorn.protocols.websockets._deflate import agree
@@ -91,7 +101,7 @@ def _messages(engine_class: Any, packets: list[bytes], deflate: bool) -> tuple[l
     for packet in packets:
         if ended:
             break
-        for event in engine.receive(packet):
+        for event in events_of(engine, packet):
             assert not ended, "an event behind the last"
             if isinstance(event, Closed):
                 ended = True

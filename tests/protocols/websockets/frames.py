@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import struct
 import zlib
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
+
+if TYPE_CHECKING:
+    from uvicorn.protocols.websockets._engine import Engine, Event
 
 CONT, TEXT, BINARY, CLOSE, PING, PONG = 0x0, 0x1, 0x2, 0x8, 0x9, 0xA
 RSV1, RSV2, RSV3 = 4, 2, 1
@@ -60,6 +63,12 @@ def deflated(data: bytes, window: int = 12) -> bytes:
     """One compressed message (RFC 7692 7.2.1)."""
     compressor = zlib.compressobj(wbits=-window)
     return (compressor.compress(data) + compressor.flush(zlib.Z_SYNC_FLUSH))[:-4]
+
+
+def events_of(engine: Engine, data: bytes) -> list[Event]:
+    """What an engine reads, given to it as a connection does whose application waits."""
+    message = engine.receive_message(data)
+    return engine.receive(data) if message is None else [message]
 
 
 class Sent(NamedTuple):

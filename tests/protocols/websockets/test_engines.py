@@ -25,6 +25,7 @@ from tests.protocols.websockets.frames import (
     close_frame,
     closed,
     deflated,
+    events_of,
     frame,
     read_frames,
 )
@@ -47,17 +48,18 @@ def make(request: pytest.FixtureRequest) -> Make:
     return made
 
 
-@pytest.fixture(params=["whole", "bytewise"])
+def whole(engine: Engine, data: bytes) -> list[Any]:
+    return engine.receive(data)
+
+
+def bytewise(engine: Engine, data: bytes) -> list[Any]:
+    return [event for i in range(len(data)) for event in engine.receive(data[i : i + 1])]
+
+
+@pytest.fixture(params=[whole, bytewise, events_of])
 def feed(request: pytest.FixtureRequest) -> Callable[[Engine, bytes], list[Any]]:
-    """Gives bytes to an engine, in one piece or one by one; returns the events."""
-
-    def whole(engine: Engine, data: bytes) -> list[Any]:
-        return engine.receive(data)
-
-    def bytewise(engine: Engine, data: bytes) -> list[Any]:
-        return [event for i in range(len(data)) for event in engine.receive(data[i : i + 1])]
-
-    return whole if request.param == "whole" else bytewise
+    """Gives bytes to an engine, in one piece or one by one, or as a message before anything else; returns the events."""
+    return request.param  # type: ignore[no-any-return]
 
 
 Feed = Callable[[Engine, bytes], list[Any]]
@@ -524,11 +526,7 @@ def test_what_is_sent_compressed_inflates_to_what_was_given(make: Make, content:
     engine = make(offers=OFFER)
     inflate = zlib.decompressobj(wbits=-15)
     for _ in range(2):
-        if isinstance(content, str):
-            engine.send_text(content)
-        else:
-            engine.send_bytes(content)
-        (sent,) = read_frames(engine.output())
+        (sent,) = read_frames(engine.text(content) if isinstance(content, str) else engine.binary(content))
         assert sent.rsv == RSV1
         assert sent.opcode == (TEXT if isinstance(content, str) else BINARY)
         data = inflate.decompress(sent.payload + b"\x00\x00\xff\xff")
@@ -541,16 +539,15 @@ def test_what_is_sent_compressed_inflates_to_what_was_given(make: Make, content:
 @pytest.mark.parametrize("text", ["", "aé€𝄞", "x" * 126, "x" * 70000], ids=len)
 def test_text_goes_out_in_one_frame(make: Make, text: str) -> None:
     engine = make()
-    engine.send_text(text)
-    assert read_frames(engine.output()) == [Sent(TEXT, text.encode())]
+    assert read_frames(engine.text(text)) == [Sent(TEXT, text.encode())]
     assert engine.output() == b""
 
 
 @pytest.mark.parametrize("data", [b"", b"\x00\xff", b"x" * 126, b"x" * 70000], ids=len)
 def test_bytes_go_out_in_one_frame(make: Make, data: bytes) -> None:
     engine = make()
-    engine.send_bytes(data)
-    assert read_frames(engine.output()) == [Sent(BINARY, data)]
+    assert read_frames(engine.binary(data)) == [Sent(BINARY, data)]
+    assert engine.output() == b""
 
 
 def test_ping_goes_out_with_its_payload(make: Make) -> None:
@@ -562,18 +559,9 @@ def test_ping_goes_out_with_its_payload(make: Make) -> None:
 def test_text_with_a_lone_surrogate_is_an_error_and_spoils_nothing(make: Make) -> None:
     engine = make()
     with pytest.raises(UnicodeEncodeError):
-        engine.send_text("\ud800")
-    engine.send_text("a")
-    assert read_frames(engine.output()) == [Sent(TEXT, b"a")]
-
-
-def test_answer_to_a_ping_goes_before_a_later_message(make: Make) -> None:
-    engine = make()
-    engine.receive(frame(PING, b"1"))
-    engine.send_text("a")
-    engine.ping(b"2")
-    engine.send_bytes(b"b")
-    assert [sent.opcode for sent in read_frames(engine.output())] == [PONG, TEXT, PING, BINARY]
+        engine.text("\ud800")
+    assert read_frames(engine.text("a")) == [Sent(TEXT, b"a")]
+    assert engine.output() == b""
 
 
 # --- any frames, cut anywhere ---------------------------------------------------------------------

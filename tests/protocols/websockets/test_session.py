@@ -183,9 +183,113 @@ def test_receive_that_is_cancelled_loses_nothing_and_leaves_nothing() -> None:
             waiting.cancel()
             with pytest.raises(asyncio.CancelledError):
                 await waiting
-        assert peer.connection.session._waiters == []
+        assert peer.connection.session.waiter is None
         peer.feed(frame(TEXT, b"a"))
         assert (await peer.receive())["text"] == "a"
+
+    run(test)
+
+
+async def waiting_for(peer: Peer, count: int) -> list[asyncio.Task[Any]]:
+    """So many parts of the application, each waiting for an event."""
+    tasks = [asyncio.create_task(peer.app.receive()) for _ in range(count)]
+    await settle()
+    return tasks
+
+
+def test_message_that_comes_to_a_receive_about_to_be_cancelled_is_still_the_next() -> None:
+    async def test() -> None:
+        peer = Peer()
+        await peer.accept()
+        (waiting,) = await waiting_for(peer, 1)
+        peer.feed(frame(TEXT, b"a"))
+        peer.feed(frame(BINARY, b"bcd"))
+        waiting.cancel()
+        await settle()
+        assert waiting.cancelled()
+        session = peer.connection.session
+        assert (session.queued, session.queued_bytes) == (2, 4)
+        assert (await peer.receive())["text"] == "a"
+        assert (await peer.receive())["bytes"] == b"bcd"
+        assert (session.queued, session.queued_bytes) == (0, 0)
+
+    run(test)
+
+
+def test_message_that_comes_behind_the_cancellation_of_a_receive_is_the_next() -> None:
+    async def test() -> None:
+        peer = Peer()
+        await peer.accept()
+        (waiting,) = await waiting_for(peer, 1)
+        waiting.cancel()
+        peer.feed(frame(TEXT, b"a"))
+        peer.feed(frame(TEXT, b"b"))
+        await settle()
+        assert waiting.cancelled()
+        assert [(await peer.receive())["text"] for _ in range(2)] == ["a", "b"]
+
+    run(test)
+
+
+def test_receive_that_is_thrown_away_loses_nothing() -> None:
+    async def test() -> None:
+        peer = Peer()
+        await peer.accept()
+        thrown_away = peer.app.receive()
+        thrown_away.send(None)
+        peer.feed(frame(TEXT, b"a"))
+        thrown_away.close()
+        assert (await peer.receive())["text"] == "a"
+
+    run(test)
+
+
+def test_several_that_wait_take_turns() -> None:
+    async def test() -> None:
+        peer = Peer()
+        await peer.accept()
+        tasks = await waiting_for(peer, 3)
+        peer.feed(frame(TEXT, b"a") + frame(TEXT, b"b"))
+        await settle()
+        assert [task.done() for task in tasks] == [True, True, False]
+        peer.feed(frame(TEXT, b"c"))
+        assert [(await task)["text"] for task in tasks] == ["a", "b", "c"]
+
+    run(test)
+
+
+@pytest.mark.parametrize("fed", [True, False])
+def test_turn_of_a_receive_that_is_cancelled_goes_to_the_next(fed: bool) -> None:
+    async def test() -> None:
+        peer = Peer()
+        await peer.accept()
+        first, second, third = await waiting_for(peer, 3)
+        if fed:
+            peer.feed(frame(TEXT, b"a"))
+        first.cancel()
+        second.cancel()
+        await settle()
+        assert first.cancelled()
+        assert second.cancelled()
+        if not fed:
+            peer.feed(frame(TEXT, b"a"))
+        assert (await third)["text"] == "a"
+        assert peer.connection.session.waiter is None
+        assert peer.connection.session.queued == 0
+
+    run(test)
+
+
+def test_end_that_a_cancelled_receive_has_got_is_received_all_the_same() -> None:
+    async def test() -> None:
+        peer = Peer()
+        await peer.accept()
+        (waiting,) = await waiting_for(peer, 1)
+        peer.feed(close_frame(1001))
+        waiting.cancel()
+        await settle()
+        assert waiting.cancelled()
+        assert (await peer.receive())["code"] == 1001
 
     run(test)
 

@@ -191,6 +191,19 @@ class WebSocketConnection(TakesUpgrade):
 
     def data_received(self, data: bytes) -> None:
         self.server_state.bytes_in += len(data)
+        session, engine = self.session, self._engine
+        if (
+            session is not None
+            and session.waiter is not None
+            and session.state == OPEN
+            and not self._held
+            and engine is not None
+        ):
+            # By far the most frequent case: the application waits for a message, and here it is.
+            message = engine.receive_message(data)
+            if message is not None:
+                session.message(message)
+                return
         self._received(data)
 
     def _received(self, data: bytes) -> None:
@@ -311,12 +324,14 @@ class WebSocketConnection(TakesUpgrade):
         self.transport.write(data)
 
     def send_message(self, content: Any) -> None:
-        assert self._engine is not None
+        engine = self._engine
+        assert engine is not None
         if isinstance(content, str):
-            self._engine.send_text(content)
+            data = engine.text(content)
         else:
-            self._engine.send_bytes(content if type(content) is bytes else bytes(memoryview(content)))
-        self._write_output()
+            data = engine.binary(content if type(content) is bytes else bytes(memoryview(content)))
+        if not self.transport.is_closing():
+            self._write(data)
 
     def _write_output(self) -> None:
         assert self._engine is not None

@@ -1,7 +1,7 @@
 """What a WebSocket library has to do for a connection, and what all engines do alike: joining fragments.
 
-An engine owns the frames of one open connection. It is fed with bytes and returns events; what it wants to send
-gathers in `output()`. It knows neither the transport nor ASGI nor time.
+An engine owns the frames of one open connection. It is fed with bytes and returns events; what it wants to send besides
+messages gathers in `output()`. It knows neither the transport nor ASGI nor time.
 """
 
 from __future__ import annotations
@@ -59,9 +59,17 @@ class Engine(Protocol):
     def receive(self, data: bytes) -> list[Event]:
         """What the bytes mean. Pings are answered and closes echoed in `output()`; after Closed comes nothing."""
 
-    def send_text(self, text: str) -> None: ...
+    def receive_message(self, data: bytes) -> str | bytes | None:
+        """The message that the bytes are: all of it, in one frame, and nothing else.
 
-    def send_bytes(self, data: bytes) -> None: ...
+        None where they are anything else, or something is wrong with them: `receive` is to be given them.
+        """
+
+    def text(self, text: str) -> bytes:
+        """A text message for the wire."""
+
+    def binary(self, data: bytes) -> bytes:
+        """A binary message for the wire."""
 
     def ping(self, payload: bytes) -> None: ...
 

@@ -58,6 +58,7 @@ class WebSocketSession:
         task: The application's task.
         queued: How many messages wait for the application.
         queued_bytes: How large they are together.
+        waiter: The application waits for this future, whose result is the next event. Nothing is queued then.
     """
 
     __slots__ = (
@@ -66,13 +67,15 @@ class WebSocketSession:
         "_disconnect",
         "_events",
         "_gone",
-        "_waiters",
+        "_loop",
+        "_others",
         "queued",
         "queued_bytes",
         "scope",
         "started_at",
         "state",
         "task",
+        "waiter",
     )
 
     def __init__(self, connection: WebSocketConnection, scope: Any) -> None:
@@ -90,7 +93,11 @@ class WebSocketSession:
         self._gone = False
         # The application's own HTTP response, until its first body message says how it is framed.
         self._denial: Any = None
-        self._waiters: list[asyncio.Future[None]] | None = None
+        self.waiter: asyncio.Future[Any] | None = None
+        # Further parts of the application that ask at the same time: they take their turn.
+        self._others: list[asyncio.Future[None]] | None = None
+        # The application's event loop. To ask for it costs a system call up to Python 3.11.
+        self._loop: Any = None
 
     # --- from the connection -----------------------------------------------------------------
 
@@ -98,12 +105,38 @@ class WebSocketSession:
         """A whole message has come."""
         if self._disconnect is not None:
             return  # it is over: nobody wants more
-        key = "text" if isinstance(content, str) else "bytes"
-        self._events.append({"type": "websocket.receive", key: content})
+        event: dict[str, Any]
+        if isinstance(content, str):
+            event = {"type": "websocket.receive", "text": content}
+        else:
+            event = {"type": "websocket.receive", "bytes": content}
+        if self.waiter is not None and self._hand_over(event):
+            return
+        self._events.append(event)
         self.queued += 1
         self.queued_bytes += len(content)
-        if self._waiters is not None:
-            self._wake()
+
+    def _hand_over(self, event: dict[str, Any]) -> bool:
+        """Give an event to who waits for one; False where that has been cancelled since."""
+        waiter, self.waiter = self.waiter, None
+        if self._others is not None:
+            self._wake_others()
+        if waiter is None or waiter.done():
+            return False
+        waiter.set_result(event)
+        return True
+
+    def _give_back(self, waiter: asyncio.Future[Any]) -> None:
+        """Who waited for this one does so no longer: the event that it may have got is still the next one."""
+        if waiter is self.waiter:
+            self.waiter = None
+            self._wake_others()
+        elif waiter.done() and not waiter.cancelled():
+            event = waiter.result()
+            if event["type"] == "websocket.receive" and not self._hand_over(event):
+                self._events.appendleft(event)
+                self.queued += 1
+                self.queued_bytes += _size(event)
 
     def disconnected(self, code: int, reason: str | None) -> None:
         """It is over: what has come before is still received, then this."""
@@ -114,18 +147,19 @@ class WebSocketSession:
         if self.state != CLOSED:
             self.state = CLOSED
             self._gone = True
-        self._wake()
+        self._hand_over(self._disconnect.copy())
 
-    def _wake(self) -> None:
-        if self._waiters is not None:
-            waiters, self._waiters = self._waiters, None
-            wake(waiters)
+    def _wake_others(self) -> None:
+        if self._others is not None:
+            others, self._others = self._others, None
+            wake(others)
 
     # --- the application's task --------------------------------------------------------------
 
     async def run(self, app: ASGI3Application) -> None:
         """Call the application and see to it that the connection gets an end."""
         connection = self._connection
+        self._loop = asyncio.get_running_loop()
         try:
             result = await app(self.scope, self.receive, self.send)  # type: ignore[func-returns-value]
         except BaseException as exc:
@@ -182,26 +216,35 @@ class WebSocketSession:
 
     async def receive(self) -> ASGIReceiveEvent:
         """The next event."""
-        while True:
-            if self._events:
-                event = self._events.popleft()
-                if event["type"] == "websocket.receive":
-                    self.queued -= 1
-                    content = event.get("text")
-                    self.queued_bytes -= len(content if content is not None else event["bytes"])
-                    self._connection.message_taken()
-                return event  # type: ignore[no-any-return]
+        while not self._events:
             if self._disconnect is not None:
                 return self._disconnect.copy()  # type: ignore[return-value]
-            waiter = asyncio.get_running_loop().create_future()
-            if self._waiters is None:
-                self._waiters = []
-            self._waiters.append(waiter)
-            try:
-                await waiter
-            except asyncio.CancelledError:
-                forget(self._waiters, waiter)
-                raise
+            if self.waiter is None:
+                waiter = self.waiter = self._loop.create_future()
+                try:
+                    return await waiter  # type: ignore[no-any-return]
+                except BaseException:
+                    self._give_back(waiter)
+                    raise
+            await self._wait_for_turn()
+        event = self._events.popleft()
+        if event["type"] == "websocket.receive":
+            self.queued -= 1
+            self.queued_bytes -= _size(event)
+            self._connection.message_taken()
+        return event  # type: ignore[no-any-return]
+
+    async def _wait_for_turn(self) -> None:
+        """Wait until who waits now has got its event."""
+        turn = self._loop.create_future()
+        if self._others is None:
+            self._others = []
+        self._others.append(turn)
+        try:
+            await turn
+        except asyncio.CancelledError:
+            forget(self._others, turn)
+            raise
 
     async def send(self, message: ASGISendEvent) -> None:
         """Take one message of the application."""
@@ -291,6 +334,11 @@ _TABLE: dict[tuple[int, str], _Handler] = {
     (DENYING, "websocket.http.response.body"): WebSocketSession._deny_body,  # noqa: SLF001
     (OPEN, "websocket.close"): WebSocketSession._close,  # noqa: SLF001
 }
+
+
+def _size(event: dict[str, Any]) -> int:
+    content = event.get("text")
+    return len(content if content is not None else event["bytes"])
 
 
 def _short(reason: str) -> str:

@@ -73,7 +73,9 @@ class WebSocketsEngine:
     """Frames by `websockets.protocol.Protocol`."""
 
     __slots__ = (
+        "_between",
         "_deflate",
+        "_flaw",
         "_fragmented",
         "_joiner",
         "_marks",
@@ -101,6 +103,8 @@ class WebSocketsEngine:
         self._started = bytearray()  # a frame that has come in part
         self._fragmented = False  # between the fragments of a message
         self._passing = 0  # this much more of a frame is the library's
+        self._between = True  # all that has come so far were whole frames, of whole messages
+        self._flaw: InvalidData | MessageTooBig | None = None  # of a message that is to be given again
         self.missing = 0
         # The library holds every frame against what is left of the limit, control frames too, and on the wire, where
         # compression may have made it a little larger than it is. The message itself is measured in `_take_data`.
@@ -121,13 +125,43 @@ class WebSocketsEngine:
             data, self._started = self._started, bytearray()
         self.missing = 0
         try:
+            if self._flaw is not None:
+                raise self._flaw
             self._read_frames(data, events)
         except InvalidData as exc:
             self._fail(CloseCode.INVALID_DATA, str(exc)[:100], events)
         except MessageTooBig:
             reason = f"message exceeds limit of {self._max_size} bytes"
             self._fail(CloseCode.MESSAGE_TOO_BIG, reason, events)
+        self._between = not (self._over or self._started or self._passing or self._fragmented)
         return events
+
+    def receive_message(self, data: bytes) -> str | bytes | None:
+        size = len(data)
+        # A frame of this size has a header of this size, unless its length is written longer than it must be.
+        if size < 132:
+            start = 6
+            right = size > 5 and data[1] == size + 122
+        elif size < 65544:
+            start = 8
+            right = data[1] == 0xFE and data[2] << 8 | data[3] == size - 8
+        else:
+            start = 14
+            right = data[1] == 0xFF and int.from_bytes(data[2:10], "big") == size - 14
+        if not right or data[0] not in self._whole or not self._between or size - start > self._max_size:
+            return None
+        masked = data[start:] if size < _LARGE else memoryview(data)[start:]
+        content = apply_mask(masked, data[start - 4 : start])
+        first = data[0]
+        if first == _BINARY:
+            return content
+        try:
+            return content.decode() if first == _TEXT else self._message(first, content)
+        except UnicodeDecodeError:
+            return None
+        except (InvalidData, MessageTooBig) as exc:
+            self._flaw = exc  # it cannot be inflated a second time
+            return None
 
     def _read_frames(self, data: bytes | bytearray, events: list[Event]) -> None:
         """Read whole frames; keep the beginning of one that is not complete."""
@@ -229,24 +263,24 @@ class WebSocketsEngine:
             return None
         return data if opcode is Opcode.BINARY else _text(data)
 
-    def send_text(self, text: str) -> None:
-        self._send(_TEXT, text.encode("utf-8"))
+    def text(self, text: str) -> bytes:
+        data = text.encode()
+        return self._frame(_TEXT, data) if self._deflate is None else self._compressed(_TEXT, data)
 
-    def send_bytes(self, data: bytes) -> None:
-        self._send(_BINARY, data)
+    def binary(self, data: bytes) -> bytes:
+        return self._frame(_BINARY, data) if self._deflate is None else self._compressed(_BINARY, data)
 
-    def _send(self, first: int, data: bytes) -> None:
-        if self._deflate is not None:
-            data = self._deflate.compress(data)
-            first |= _COMPRESSED
-        out = self._out
+    def _compressed(self, first: int, data: bytes) -> bytes:
+        assert self._deflate is not None
+        return self._frame(first | _COMPRESSED, self._deflate.compress(data))
+
+    def _frame(self, first: int, data: bytes) -> bytes:
         size = len(data)
         if size < 126:
-            out.append(_SHORT.pack(first, size) + data)
-        elif size < 65536:
-            out.append(_LONGER.pack(first, 126, size) + data)
-        else:
-            out += (_LONGEST.pack(first, 127, size), data)
+            return _SHORT.pack(first, size) + data
+        if size < 65536:
+            return _LONGER.pack(first, 126, size) + data
+        return _LONGEST.pack(first, 127, size) + data
 
     def ping(self, payload: bytes) -> None:
         self._protocol.send_ping(payload)

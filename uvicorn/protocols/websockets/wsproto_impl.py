@@ -215,11 +215,14 @@ class WSProtoEngine:
         with contextlib.suppress(LocalProtocolError):
             self._out.append(self._connection.send(event))
 
-    def send_text(self, text: str) -> None:
-        self._out.append(self._connection.send(wsproto_events.TextMessage(data=text)))
+    def receive_message(self, data: bytes) -> str | bytes | None:
+        return None  # the library looks at every frame
 
-    def send_bytes(self, data: bytes) -> None:
-        self._out.append(self._connection.send(wsproto_events.BytesMessage(data=data)))
+    def text(self, text: str) -> bytes:
+        return self._connection.send(wsproto_events.TextMessage(data=text))
+
+    def binary(self, data: bytes) -> bytes:
+        return self._connection.send(wsproto_events.BytesMessage(data=data))
 
     def ping(self, payload: bytes) -> None:
         self._out.append(self._connection.send(wsproto_events.Ping(payload=payload)))
