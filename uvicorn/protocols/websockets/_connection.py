@@ -330,8 +330,13 @@ class WebSocketConnection(TakesUpgrade):
             data = engine.text(content)
         else:
             data = engine.binary(content if type(content) is bytes else bytes(memoryview(content)))
-        if not self.transport.is_closing():
-            self._write(data)
+        transport = self.transport
+        if not transport.is_closing():
+            state = self.server_state
+            state.bytes_out += len(data)
+            if state.settled:
+                state.unsettle()
+            transport.write(data)
 
     def _write_output(self) -> None:
         assert self._engine is not None

@@ -110,7 +110,12 @@ class WebSocketSession:
             event = {"type": "websocket.receive", "text": content}
         else:
             event = {"type": "websocket.receive", "bytes": content}
-        if self.waiter is not None and self._hand_over(event):
+        waiter = self.waiter
+        if waiter is not None and self._others is None and not waiter.done():
+            self.waiter = None
+            waiter.set_result(event)
+            return
+        if waiter is not None and self._hand_over(event):
             return
         self._events.append(event)
         self.queued += 1

@@ -265,22 +265,18 @@ class WebSocketsEngine:
 
     def text(self, text: str) -> bytes:
         data = text.encode()
-        return self._frame(_TEXT, data) if self._deflate is None else self._compressed(_TEXT, data)
+        deflate = self._deflate
+        if deflate is not None:
+            return _header(_TEXT | _COMPRESSED, len(data := deflate.compress(data))) + data
+        size = len(data)
+        return (_SHORT_TEXTS[size] if size < 126 else _header(_TEXT, size)) + data
 
     def binary(self, data: bytes) -> bytes:
-        return self._frame(_BINARY, data) if self._deflate is None else self._compressed(_BINARY, data)
-
-    def _compressed(self, first: int, data: bytes) -> bytes:
-        assert self._deflate is not None
-        return self._frame(first | _COMPRESSED, self._deflate.compress(data))
-
-    def _frame(self, first: int, data: bytes) -> bytes:
-        size = len(data)
-        if size < 126:
-            return _SHORT.pack(first, size) + data
-        if size < 65536:
-            return _LONGER.pack(first, 126, size) + data
-        return _LONGEST.pack(first, 127, size) + data
+        first = _BINARY
+        if self._deflate is not None:
+            data = self._deflate.compress(data)
+            first |= _COMPRESSED
+        return _header(first, len(data)) + data
 
     def ping(self, payload: bytes) -> None:
         self._protocol.send_ping(payload)
@@ -299,6 +295,19 @@ class WebSocketsEngine:
             return b""
         self._out = []
         return out[0] if len(out) == 1 else b"".join(out)
+
+
+def _header(first: int, size: int) -> bytes:
+    """What stands before so many bytes of a message (RFC 6455 5.2)."""
+    if size < 126:
+        return _SHORT.pack(first, size)
+    if size < 65536:
+        return _LONGER.pack(first, 126, size)
+    return _LONGEST.pack(first, 127, size)
+
+
+# Looked up, because most messages of applications are small texts.
+_SHORT_TEXTS = [_header(_TEXT, size) for size in range(126)]
 
 
 def _frame_size(data: bytes | bytearray, at: int, end: int) -> int:
