@@ -6,12 +6,15 @@ import contextlib
 import fcntl
 import json
 import os
+import pty
 import re
 import signal
 import socket
 import subprocess
 import sys
+import termios
 import urllib.request
+from collections.abc import Callable
 from pathlib import Path
 
 import psutil
@@ -369,14 +372,31 @@ def test_the_master_is_not_blamed_when_everything_was_stopped(tmp_path: Path) ->
         assert service.stop() == 0
 
 
-@pytest.mark.skipif(not sys.platform.startswith("linux"), reason="the pipe is made small")
-def test_a_log_that_nobody_reads_stops_neither_the_master_nor_its_workers(tmp_path: Path) -> None:
+def small_pipe() -> tuple[int, int]:
+    reader, writer = os.pipe()
+    fcntl.fcntl(writer, fcntl.F_SETPIPE_SZ, 4096)
+    return reader, writer
+
+
+def small_socket() -> tuple[int, int]:
+    """As systemd gives one for the journal."""
+    reader, writer = socket.socketpair()
+    writer.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 4096)
+    return reader.detach(), writer.detach()
+
+
+@pytest.mark.skipif(
+    not sys.platform.startswith("linux"), reason="what can be made not to wait, and small, differs"
+)
+@pytest.mark.parametrize("ends", [small_pipe, small_socket, pty.openpty], ids=["pipe", "socket", "terminal"])
+def test_a_log_that_nobody_reads_stops_neither_the_master_nor_its_workers(
+    tmp_path: Path, ends: Callable[[], tuple[int, int]]
+) -> None:
     # What the application prints by itself waits for a reader as ever.
     (tmp_path / "app.py").write_text(
         APP.replace('print("lifespan shutdown", os.getpid(), flush=True)', "pass")
     )
-    reader, writer = os.pipe()
-    fcntl.fcntl(writer, fcntl.F_SETPIPE_SZ, 4096)
+    reader, writer = ends()
     with socket.create_server(("127.0.0.1", 0)) as server:
         port = server.getsockname()[1]
     command = [sys.executable, "-m", "uvicorn", "app:app", "--port", str(port), "--workers", "2"]
@@ -388,7 +408,6 @@ def test_a_log_that_nobody_reads_stops_neither_the_master_nor_its_workers(tmp_pa
         env={**os.environ, "PYTHONPATH": str(ROOT)},
         start_new_session=True,
     )
-    os.close(writer)
 
     def answer() -> int:
         try:
@@ -399,6 +418,9 @@ def test_a_log_that_nobody_reads_stops_neither_the_master_nor_its_workers(tmp_pa
 
     try:
         first = wait_for(answer, "an answer")
+        if os.isatty(writer):
+            termios.tcflow(writer, termios.TCOOFF)  # what Ctrl-S does
+        os.close(writer)
         for _ in range(200):  # four times what the pipe takes
             assert answer()
         os.kill(first, signal.SIGKILL)
