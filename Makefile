@@ -39,7 +39,7 @@ help:
 	@echo "make test      run all tests"
 	@echo "make dependents     run the tests of projects that use uvicorn, with 0.37.0 and with this tree; NAMES=\"httpx mcp\""
 	@echo "make systemd-test   boot Debian, and run the life cycles of deploy/systemd under its systemd; needs root"
-	@echo "make image-test     build the image of deploy/docker and run it; needs root, buildah and podman"
+	@echo "make image-test     build the image of deploy/docker, run it, and the compose file; needs root, buildah and podman"
 	@echo "make check     lint, formatting, types, import contracts, generated files"
 	@echo "make fuzz      fuzz what reads bytes of others, SECONDS=60 for each target; needs atheris"
 	@echo "make inject    let the master's system calls fail, one at a time, for MINUTES=60; needs strace"
@@ -111,6 +111,7 @@ systemd-test: $(VENV)/.test
 
 image-test: $(VENV)/.test
 	@$(BIN)/python -m tests.real.image $(ARGS)
+	@$(BIN)/python -m tests.real.compose $(ARGS)
 
 check: $(VENV)/.check
 	$(BIN)/ruff check .

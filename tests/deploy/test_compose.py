@@ -1,8 +1,13 @@
-"""deploy/docker/compose.yaml: against the schema of compose files, and against what it puts together."""
+"""deploy/docker/compose.yaml: against the schema of compose files, and against what it puts together.
+
+`make image-test` runs it.
+"""
 
 from __future__ import annotations
 
+import ipaddress
 import json
+import re
 from importlib import resources
 from typing import Any
 
@@ -24,6 +29,11 @@ def compose() -> dict[str, Any]:
     return loaded
 
 
+def default(text: str) -> str:
+    """What it is where no variable of it is set."""
+    return re.sub(r"\$\{\w+:-(.*?)\}", r"\1", text)
+
+
 def test_the_published_schema_has_nothing_against_it() -> None:
     jsonschema.validate(compose(), SCHEMA)
 
@@ -41,8 +51,17 @@ def test_what_it_names_is_there() -> None:
             context = (DIRECTORY / service["build"]["context"]).resolve()
             assert (context / service["build"]["dockerfile"]).is_file()
         for volume in service["volumes"]:
-            assert (DIRECTORY / volume.split(":")[0]).resolve().exists()
-            assert volume.endswith(":ro")
+            source, _, rights = default(volume).split(":")
+            assert (DIRECTORY / source).resolve().exists()
+            assert rights == "ro"
+
+
+def test_the_application_is_where_nginx_has_found_it_also_after_a_restart() -> None:
+    """nginx asks for the address once."""
+    (network,) = compose()["services"]["app"]["networks"].items()
+    name, settings = network
+    (pool,) = compose()["networks"][name]["ipam"]["config"]
+    assert ipaddress.ip_address(settings["ipv4_address"]) in ipaddress.ip_network(pool["subnet"])
 
 
 def test_a_stop_waits_for_longer_than_the_drain() -> None:

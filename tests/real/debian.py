@@ -28,16 +28,22 @@ def need(*commands: str) -> None:
         raise Missing("this needs root")
 
 
-def tree(suite: str) -> Path:
-    """A minimal Debian with Python and systemd; never written to after it was made."""
-    made = CACHE / suite
+def tree(suite: str, packages: str = PACKAGES, name: str = "") -> Path:
+    """A minimal Debian; never written to after it was made.
+
+    Args:
+        suite: Which one.
+        packages: What else is in it, with commas between; by default Python and systemd.
+        name: What it is kept as, where it has other packages.
+    """
+    made = CACHE / (name or suite)
     if not made.exists():
         need("debootstrap")
         CACHE.mkdir(parents=True, exist_ok=True)
-        partial = CACHE / f"{suite}.partial"
+        partial = made.with_name(f"{made.name}.partial")
         shutil.rmtree(partial, ignore_errors=True)
         print(f"Making a Debian {suite} in {made}; this takes a minute or two ...", flush=True)
-        command = ["debootstrap", "--variant=minbase", f"--include={PACKAGES}", suite, str(partial)]
+        command = ["debootstrap", "--variant=minbase", f"--include={packages}", suite, str(partial)]
         done = subprocess.run(command, check=False, capture_output=True, text=True)
         if done.returncode != 0:
             last = (done.stdout + done.stderr).strip().splitlines()[-1:]

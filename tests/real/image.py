@@ -1,112 +1,44 @@
 """The image of deploy/docker, built and run: `python -m tests.real.image`, as `make image-test`.
 
 By buildah and podman, with a store of their own that is thrown away again, in a network namespace of their own: port 8000 is
-free there, and nothing is fetched. The commands are those of the pages: their `docker` is a script that calls the two. The base
-is a Debian by debootstrap instead of python:slim, and what the image installs comes from wheels that pip has made before.
+free there, and nothing is fetched. The commands are those of the pages.
 """
 
 from __future__ import annotations
 
 import http.client
 import json
-import os
 import re
-import shutil
-import subprocess
-import sys
-import tempfile
 import threading
 import time
 from pathlib import Path
-from typing import Any
 
 from tests.e2e.harness import APP
 from tests.markdown import Block, blocks, commands
 from tests.real import debian
+from tests.real.engine import Engine, tried_apart
 from tests.real.table import Failed, Table, expect, run_or_say_why_not, wait_for
 
-SUITE = "bookworm"
 README = "deploy/docker/README.md"
 DEPLOYING = "docs/deploying.md"
 # Which headings of which pages are run here, by their beginnings: all blocks below them, or the last row says which not.
 PAGES = {README: "", DEPLOYING: "Containers"}
 
-DOCKER = """\
-#!/bin/sh
-set -e
-verb=$1; shift
-case $verb in
-build) exec buildah $STORE bud --isolation chroot --format docker --build-arg BASE=localhost/base \\
-    --volume "$WORK/wheels:/wheels:ro" --volume "$WORK/pip.conf:/etc/pip.conf:ro" "$@" ;;
-run) exec podman $STORE $ENGINE run --network host --pull never --no-healthcheck "$@" ;;
-*) exec podman $STORE $ENGINE "$verb" "$@" ;;
-esac
-"""
-LIMITS = '[containers]\ndefault_ulimits = ["nofile=20000:20000", "nproc=8192:8192"]\n'
-PIP = "[global]\nno-index = true\nfind-links = /wheels\n"
 RIGHTS = ("--read-only", "--tmpfs", "/tmp", "--cap-drop", "ALL")
-
-
-class Engine:
-    """`docker` for the commands of the pages.
-
-    Args:
-        work: Where the store, the script and what is mounted are.
-        wheels: What pip finds in there.
-    """
-
-    def __init__(self, work: Path, wheels: Path) -> None:
-        (work / "bin").mkdir()
-        (work / "bin" / "docker").write_text(DOCKER)
-        (work / "bin" / "docker").chmod(0o755)
-        (work / "limits.conf").write_text(LIMITS)
-        (work / "pip.conf").write_text(PIP)
-        shutil.copytree(wheels, work / "wheels")
-        self._environ = {
-            **os.environ,
-            "PATH": f"{work}/bin:{os.environ['PATH']}",
-            "WORK": str(work),
-            "CONTAINERS_CONF": f"{work}/limits.conf",
-            "STORE": f"--storage-driver vfs --root {work}/store --runroot {work}/run",
-            "ENGINE": "--cgroup-manager cgroupfs --runtime runc",
-        }
-        self.done: set[tuple[str, int]] = set()
-
-    def run(self, *command: str, code: int = 0, directory: Path = debian.ROOT) -> str:
-        """Its output, both streams; it ends with this code."""
-        done = subprocess.run(
-            command, cwd=directory, env=self._environ, check=False, capture_output=True, text=True
-        )
-        said = (done.stdout + done.stderr).strip()
-        expect(done.returncode == code, f"`{' '.join(command)}` ended with {done.returncode}: {said[-600:]}")
-        return said
-
-    def docker(self, *arguments: str, code: int = 0) -> str:
-        return self.run("docker", *arguments, code=code)
-
-    def inspect(self, what: str) -> Any:
-        return json.loads(self.docker("inspect", what))[0]
-
-    def documented(self, having: str, page: str = DEPLOYING) -> str:
-        """Run the commands of the page's one block in which this pattern is found; what the last has said."""
-        found = [block for block in promised(page) if re.search(having, block.text, re.MULTILINE)]
-        expect(len(found) == 1, f"{page} has {len(found)} blocks with {having!r}")
-        self.done.add((page, found[0].line))
-        return [self.run("bash", "-c", command.text) for command in commands(found[0])][-1]
-
-    def base(self, work: Path) -> None:
-        """The image that takes the place of python:slim."""
-        (work / "base").mkdir()
-        tree = debian.tree(SUITE)
-        self.run("tar", "-C", str(tree), "--exclude=./dev/*", "-cf", f"{work}/base/base.tar", ".")
-        (work / "base" / "Dockerfile").write_text("FROM scratch\nADD base.tar /\n")
-        self.docker("build", "-t", "localhost/base", str(work / "base"))
 
 
 def promised(page: str) -> list[Block]:
     """The blocks of commands that are to be run here."""
     found = blocks((debian.ROOT / page).read_text())
     return [each for each in found if each.language == "sh" and each.heading.startswith(PAGES[page])]
+
+
+def documented(engine: Engine, having: str) -> str:
+    """Run the commands of the page's one block in which this pattern is found; what the last has said."""
+    found = [block for block in promised(DEPLOYING) if re.search(having, block.text, re.MULTILINE)]
+    expect(len(found) == 1, f"{DEPLOYING} has {len(found)} blocks with {having!r}")
+    engine.done.add((DEPLOYING, found[0].line))
+    return [engine.run("bash", "-c", command.text) for command in commands(found[0])][-1]
 
 
 def get(path: str = "/", patience: float = 30.0) -> bytes:
@@ -131,7 +63,7 @@ def answers() -> bool:
 
 
 def built(engine: Engine, details: list[str]) -> None:
-    engine.documented("docker build")
+    documented(engine, "docker build")
     for block in promised(README):
         # It takes a minute: the other page's is the same, and is not run twice.
         expect(block.text in [each.text for each in promised(DEPLOYING)], f"README.md has {block.text!r}")
@@ -155,7 +87,7 @@ def health_check(engine: Engine) -> list[str]:
 
 
 def runs(engine: Engine, details: list[str]) -> None:
-    engine.documented("docker run")
+    documented(engine, "docker run")
     wait_for(answers, "an answer on port 8000")
     expect(json.loads(get("/a"))["path"] == "/a", "the application's answer")
     status = engine.docker("exec", "shop", "cat", "/proc/1/status")
@@ -186,7 +118,7 @@ def status_of(engine: Engine) -> str:
 
 def told(engine: Engine, details: list[str]) -> None:
     before = engine.docker("logs", "shop").count("Reload complete")
-    engine.documented("kill -s HUP")
+    documented(engine, "kill -s HUP")
     wait_for(lambda: engine.docker("logs", "shop").count("Reload complete") > before, "the reload")
     details.append(engine.docker("exec", "shop", "uvicornctl", "reload"))
 
@@ -261,24 +193,12 @@ def every_block(engine: Engine, details: list[str]) -> None:
     expect(engine.done == wanted, f"never run: {sorted(wanted - engine.done)}")
 
 
-def main() -> int:
-    debian.need("buildah", "podman", "runc", "unshare", "ip", "tar", "chroot")
-    if "--inside" not in sys.argv:
-        # Here is a network; where it is tried there is none.
-        wheels = debian.wheels(debian.python_of(debian.tree(SUITE)))
-        inside = ["unshare", "--net", "sh", "-c", 'ip link set lo up && exec "$@"', "sh"]
-        return subprocess.call([*inside, sys.executable, "-m", "tests.real.image", "--inside", str(wheels)])
-    with tempfile.TemporaryDirectory() as directory:
-        return tried(Path(directory), Path(sys.argv[-1]))
-
-
 def tried(work: Path, wheels: Path) -> int:
-    work.chmod(0o755)
     application = work / "application"
     application.mkdir()
     (application / "app.py").write_text(APP)
     engine = Engine(work, wheels)
-    engine.base(work)
+    engine.base()
     table = Table(engine.run("podman", "--version"))
     for name, attempt in (
         ("built by the page's command; user, signal, entry point, health check", built),
@@ -299,4 +219,4 @@ def tried(work: Path, wheels: Path) -> int:
 
 
 if __name__ == "__main__":
-    run_or_say_why_not(main)
+    run_or_say_why_not(lambda: tried_apart("tests.real.image", tried))
