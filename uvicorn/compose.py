@@ -26,7 +26,7 @@ from uvicorn._logpipe import never_wait_for_readers
 from uvicorn._passed import forget_systemd, passed_sockets, release_passed
 from uvicorn._pidfile import PidFile, PidFileError
 from uvicorn._privileges import IdentityError, identity_of, is_root
-from uvicorn._tuning import freeze_heap
+from uvicorn._tuning import freeze_heap, keep_freed_memory
 from uvicorn.config import HTTP_PROTOCOLS, LIFESPAN, LOOP_FACTORIES, STARTUP_FAILURE, WS_PROTOCOLS, Config
 from uvicorn.importer import import_from_string
 from uvicorn.server import TICK, Server, ServerHooks
@@ -126,6 +126,7 @@ class SingleProcessHooks(ServerHooks):
                 os.set_inheritable(sock.fileno(), False)
         if server.config.tune_gc:
             freeze_heap()
+        keep_freed_memory()
         self._notifier.send("READY=1", "STATUS=Serving in one process.")
 
     def shortest_period(self) -> float:

@@ -19,7 +19,7 @@ from uvicorn._compat import resident_memory
 from uvicorn._ipc.channel import Kind
 from uvicorn._ipc.scoreboard import DURATION_CELLS, Cell, Drain
 from uvicorn._ipc.start import WorkerStart
-from uvicorn._tuning import freeze_heap
+from uvicorn._tuning import freeze_heap, keep_freed_memory
 from uvicorn.server import TICK, Server, ServerHooks
 from uvicorn.worker.accept import GatedAcceptor, OpenServer
 from uvicorn.worker.limits import Limits
@@ -127,6 +127,7 @@ class WorkerHooks(ServerHooks):
         self._limits = Limits(lifetime, memory, now, config.worker_memory_interval, measure)
         if config.tune_gc:
             freeze_heap()
+        keep_freed_memory()
         self._carry_over(server)
         self._write_usage(server)
         self._look_at_limits(self._limits, now)
