@@ -148,15 +148,19 @@ class WebSocketsEngine:
         else:
             start = 14
             right = data[1] == 0xFF and int.from_bytes(data[2:10], "big") == size - 14
-        if not right or data[0] not in self._whole or not self._between or size - start > self._max_size:
+        if (
+            not right
+            or not self._between
+            or size - start > self._max_size
+            or (first := data[0]) not in self._whole
+        ):
             return None
         masked = data[start:] if size < _LARGE else memoryview(data)[start:]
         content = apply_mask(masked, data[start - 4 : start])
-        first = data[0]
-        if first == _BINARY:
-            return content
         try:
-            return content.decode() if first == _TEXT else self._message(first, content)
+            if first == _TEXT:
+                return content.decode()
+            return content if first == _BINARY else self._message(first, content)
         except UnicodeDecodeError:
             return None
         except (InvalidData, MessageTooBig) as exc:
