@@ -110,7 +110,8 @@ def keep(options: argparse.Namespace) -> None:
     order = list(KNOWN)
     for part in ("scenarios", "probes"):
         found[part].sort(key=order.index)
-    for path in record.keep(found, PAGE):
+    write = record.keep_beside if options.beside else record.keep
+    for path in write(found, PAGE):
         print(f"Written: {path.relative_to(ROOT)}")
 
 
@@ -144,6 +145,11 @@ def main() -> None:
     recording = commands.add_parser("record", help="keep the last run, and write it into docs/performance.md")
     recording.add_argument("--out", type=Path, default=RESULTS, help="where the run has left its samples")
     recording.add_argument("--merge", action="store_true", help="keep what is recorded of other scenarios")
+    recording.add_argument(
+        "--beside",
+        action="store_true",
+        help="show it beside what is recorded, as a run on another version of Python",
+    )
     recording.set_defaults(command=keep)
     listing = commands.add_parser("list", help="what can be named")
     listing.set_defaults(command=show)

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from bench.environments import ROOT
-from bench.report import Page, conditions
+from bench.report import Page, conditions, python_of
 
 SAMPLES = ROOT / "bench" / "results" / "samples.json"
 REPORT = ROOT / "bench" / "results" / "report.md"
@@ -71,15 +71,34 @@ def keep(run: dict[str, Any], page: Page) -> list[Path]:
     # Drawing is for whoever records; everything else does without matplotlib.
     from bench.plot import plot  # noqa: PLC0415
 
-    save(run)
+    save(run, SAMPLES)
     PLOTS.mkdir(exist_ok=True)
     drawn = plot(run, page.titles, PLOTS)
     REPORT.write_text(f"# The recorded run, all figures\n\n{conditions(run)}\n\n{page.details(run)}")
-    PAGE.write_text(replaced(PAGE.read_text(), page.overview(run)))
+    PAGE.write_text(replaced(PAGE.read_text(), page.overview(run, beside(SAMPLES.parent))))
     return [SAMPLES, REPORT, PAGE, *drawn]
 
 
-def save(run: dict[str, Any], samples: Path = SAMPLES) -> None:
+def keep_beside(run: dict[str, Any], page: Page) -> list[Path]:
+    """Write a run on another version of Python, to be shown beside the recorded one.
+
+    Returns:
+        The files.
+    """
+    place = SAMPLES.with_name(f"samples-{python_of(run)}.json")
+    save(run, place)
+    recorded = json.loads(SAMPLES.read_text())
+    PAGE.write_text(replaced(PAGE.read_text(), page.overview(recorded, beside(SAMPLES.parent))))
+    return [place, PAGE]
+
+
+def beside(directory: Path) -> list[dict[str, Any]]:
+    """The runs on other versions of Python, the oldest version first."""
+    found = [json.loads(path.read_text()) for path in directory.glob("samples-*.json")]
+    return sorted(found, key=lambda run: [int(part) for part in python_of(run).split(".")])
+
+
+def save(run: dict[str, Any], samples: Path) -> None:
     samples.parent.mkdir(exist_ok=True)
     # A line for each sample: a diff shows which have changed.
     parts = []

@@ -116,6 +116,31 @@ def summary(run: Run, titles: dict[str, str], targets: Targets) -> str:
     return table([*header, "of uvicorn", "target", "of granian"], rows)
 
 
+def python_of(run: Run) -> str:
+    """The version that changes what code costs: "3.12"."""
+    return ".".join(run["machine"]["python"].split(".")[:2])
+
+
+def versions_table(runs: Sequence[Run], titles: dict[str, str], targets: Targets) -> str:
+    """This server's CPU, and its share of uvicorn's and granian's, on several versions of Python."""
+    scenarios = [name for name in runs[0]["scenarios"] if any(name in run["scenarios"] for run in runs[1:])]
+    header = ["scenario"]
+    for run in runs:
+        header += [f"{python_of(run)}: µs", "of uvicorn", "of granian"]
+    rows = []
+    for scenario in scenarios:
+        row = [titles.get(scenario, scenario)]
+        for run in runs:
+            cpu = values(run["samples"], scenario, "ours", "cpu")
+            row.append(number(figure(cpu).median) if cpu else "")
+            row += [
+                ratio(versus(run["samples"], scenario, "ours", other)) for other in ("uvicorn", "granian")
+            ]
+        target = targets.get(scenario)
+        rows.append([*row, f"{target:.2f}" if target is not None else ""])
+    return table([*header, "target"], rows)
+
+
 def probe_table(run: Run, probe: str, titles: dict[str, str], targets: dict[str, str]) -> str:
     """All figures of all contenders: the median, and the least and the most of several rounds."""
     found = [each for each in run["probed"] if each["scenario"] == probe]
@@ -206,8 +231,8 @@ class Page:
     targets: Targets
     probe_targets: dict[str, dict[str, str]]
 
-    def overview(self, run: Run) -> str:
-        """The summary, growth, and what is no load."""
+    def overview(self, run: Run, beside: Sequence[Run] = ()) -> str:
+        """The summary, growth, and what is no load; and the runs on other versions of Python."""
         parts = [conditions(run)]
         loads = [name for name in run["scenarios"] if all(growing(name, kind) is None for kind in GROWING)]
         if loads:
@@ -219,6 +244,10 @@ class Page:
             if any(each["scenario"] == probe for each in run["probed"]):
                 targets = self.probe_targets.get(probe, {})
                 parts += [f"### {self.titles[probe]}", probe_table(run, probe, self.titles, targets)]
+        if beside:
+            parts += ["### On other versions of Python"]
+            parts += [conditions(other) for other in beside]
+            parts += [versions_table([run, *beside], self.titles, self.targets)]
         if lost := missing(run, self.titles):
             parts += ["### Not measured", lost]
         return "\n\n".join(parts) + "\n"

@@ -4,7 +4,7 @@ from typing import Any
 
 import pytest
 
-from bench.record import BEGIN, END, compact, merged, replaced, save
+from bench.record import BEGIN, END, beside, compact, merged, replaced, save
 
 MACHINE = {"cores": 2, "cpu": "a", "system": "Linux", "python": "3.11", "load": [1.23456789, 2]}
 
@@ -75,3 +75,11 @@ def test_samples_are_saved_a_line_each(tmp_path: Path) -> None:
     save(run(samples=[sample("hello", 1.5), sample("tls", 2.5)]), path)
     assert json.loads(path.read_text())["samples"] == [sample("hello", 1.5), sample("tls", 2.5)]
     assert '  {"scenario": "tls", "cpu": 2.5}' in path.read_text().splitlines()
+
+
+def test_runs_on_other_versions_are_found_in_their_order(tmp_path: Path) -> None:
+    for version in ("3.13.0", "3.9.1", "3.12.1"):
+        short = version.rpartition(".")[0]
+        save(run(machine={**MACHINE, "python": version}), tmp_path / f"samples-{short}.json")
+    save(run(), tmp_path / "samples.json")
+    assert [each["machine"]["python"] for each in beside(tmp_path)] == ["3.9.1", "3.12.1", "3.13.0"]

@@ -118,3 +118,16 @@ def test_who_is_missing_is_said_in_one_line() -> None:
     text = PAGE.overview(run(HELLO, failures={"hello": {"granian": "does not start. Its log:\nmuch"}}))
     assert "* 1 hello: granian: does not start. Its log:\n" in text
     assert "much" not in text
+
+
+def test_versions_of_python_stand_beside_one_another() -> None:
+    newer = run([sample("hello", "ours", 0, 5.0), sample("hello", "granian", 0, 20.0)])
+    newer["machine"] = {**newer["machine"], "python": "3.13.0"}
+    lines = PAGE.overview(run([*HELLO, sample("start-8", "ours", 0, 1.0)]), [newer]).splitlines()
+    place = lines.index("### On other versions of Python")
+    assert (
+        "| scenario | 3.11: µs | of uvicorn | of granian | 3.13: µs | of uvicorn | of granian | target |"
+        in lines
+    )
+    assert "| 1 hello | 11.0 | 0.50 |  | 5.00 |  | 0.25 | 0.45 |" in lines[place:]
+    assert not any("start" in line for line in lines[place:])
