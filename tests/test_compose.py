@@ -563,6 +563,20 @@ def test_a_pid_file_that_cannot_be_had_leaves_the_one_before(tmp_path: Path) -> 
         compose.pid_file_of(missing, None)
 
 
+def test_a_pid_file_that_cannot_be_taken_over_is_written_again(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    before = PidFile(tmp_path / "pid")
+    before.acquire()
+    given = handed(before)
+    before.close_in_child()  # as if it had been lost on the way
+    after = compose.pid_file_of(before.path, given)
+    assert "cannot be taken over: Bad file descriptor." in caplog.text
+    assert after.fileno() >= 0
+    assert (tmp_path / "pid").read_text() == f"{os.getpid()}\n"
+    after.release()
+
+
 def test_no_pid_file_any_more(tmp_path: Path) -> None:
     before = PidFile(tmp_path / "old")
     before.acquire()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import os
+import re
 import socket
 import stat
 from collections.abc import Callable, Iterator
@@ -268,3 +269,16 @@ def test_hint_is_given_only_where_the_port_is_the_reason() -> None:
     assert privilege_hint(denied, 80).startswith("; ports below 1024 need root")
     assert privilege_hint(denied, 1024) == ""
     assert privilege_hint(OSError(errno.EADDRINUSE, "x"), 80) == ""
+
+
+@pytest.mark.parametrize("address", [Address("tcp", "127.0.0.1", 0), Address("unix", name="a.sock")], ids=str)
+def test_without_a_descriptor_it_is_said_for_which_address(
+    address: Address, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(*arguments: object) -> socket.socket:
+        raise OSError(errno.EMFILE, os.strerror(errno.EMFILE))
+
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(socket, "socket", refuse)
+    with pytest.raises(BindError, match=f"^cannot bind to {re.escape(str(address))}: too many open files"):
+        bind_only(address)

@@ -108,7 +108,7 @@ def bind_only(
 
 
 def _bind_tcp(address: Address, reuse_port: bool) -> Listener:
-    sock = socket.socket(_family_of(address.host), socket.SOCK_STREAM)
+    sock = _fresh(_family_of(address.host), address)
     try:
         if is_all_of_ipv6(address):
             sock.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, address.only_v6)
@@ -121,6 +121,13 @@ def _bind_tcp(address: Address, reuse_port: bool) -> Listener:
         raise BindError(f"cannot bind to {address}: {explain(exc, address.port)}") from exc
     sock.set_inheritable(True)
     return Listener(sock, address, ours=True)
+
+
+def _fresh(family: socket.AddressFamily, address: Address) -> socket.socket:
+    try:
+        return socket.socket(family, socket.SOCK_STREAM)
+    except OSError as exc:
+        raise BindError(f"cannot bind to {address}: {explain(exc)}") from exc
 
 
 def _family_of(host: str) -> socket.AddressFamily:
@@ -157,7 +164,7 @@ def _bind_unix(address: Address, rights: SocketRights) -> Listener:
 
 
 def _bound_unix(path: str, mode: int | None, address: Address) -> socket.socket:
-    sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+    sock = _fresh(socket.AF_UNIX, address)
     # The file appears with its final rights: with a umask of its own there is no moment in which others apply.
     previous = os.umask(0o777 & ~mode) if mode is not None else None
     try:
@@ -186,7 +193,7 @@ def _make_room(path: str) -> int:
         raise BindError(
             f"cannot bind to unix:{path}: there is a file that is no socket; remove it or take another path."
         )
-    probe = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+    probe = _fresh(socket.AF_UNIX, Address("unix", name=path))
     probe.settimeout(1)
     try:
         probe.connect(path)

@@ -268,7 +268,10 @@ def pid_file_of(path: str | None, handover: upgrade.Handover | None) -> PidFile:
     before = PidFile("")
     if handover is not None and handover.pid_file is not None:
         before = PidFile(handover.pid_file.path)
-        before.adopt(handover.pid_file.fd)
+        try:
+            before.adopt(handover.pid_file.fd)
+        except OSError as exc:
+            logger.error("pid file %s: cannot be taken over: %s.", before.path, exc.strerror or exc)
     if path == (before.path if before.fileno() >= 0 else None):
         return before
     wanted = PidFile(path or "")

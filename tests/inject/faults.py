@@ -27,6 +27,7 @@ ERRORS: dict[str, tuple[str, ...]] = {
     "fstat": ("ENOMEM",),
     "ftruncate": ("ENOSPC",),
     "getdents64": ("EIO",),
+    "getsockname": ("ENOBUFS",),
     "kill": ("EPERM",),
     "link": ("ENOSPC",),
     "listen": ("EADDRINUSE",),

@@ -17,7 +17,7 @@ SAMPLE = {
     "death": ["clone ENOMEM", "socketpair EMFILE", "recvfrom ENOMEM"],
     "scale": ["clone EAGAIN", "write EAGAIN"],
     "upgrade": ["memfd_create EMFILE", "execve ENOMEM", "poll ENOMEM", "clone3 EAGAIN"],
-    "takeover": ["openat EMFILE", "read EIO"],
+    "takeover": ["openat EMFILE", "read EIO", "getsockname ENOBUFS"],
     "stop": ["write EAGAIN", "read EIO", "poll ENOMEM", "kill EPERM"],
 }  # fmt: skip
 INJECTIONS = [

@@ -438,7 +438,8 @@ def test_what_is_handed_over_goes_on(tmp_path: Path) -> None:
     rig.host.time += 100
     copies = [{**each, "fd": os.dup(each["fd"])} for each in handed.listeners]
     new = post(ControlPlan(path, None), rig)
-    new.open(replace(handed, listeners=copies))
+    new.take(replace(handed, listeners=copies))
+    new.open(taken=True)
     new.note("after", 20)
     again = new.hand()
     assert [(event["number"], event["text"]) for event in again.events] == [(1, "before"), (2, "after")]
@@ -458,7 +459,8 @@ def test_the_old_process_stays_until_it_has_told_the_outcome(tmp_path: Path) -> 
     control = rig.master._control
     old = rig.host._new_child()
     old.handlers[signal.SIGTERM] = lambda child: child.exit(0)
-    control.open(HandedControl(pid=old.pid))
+    control.take(HandedControl(pid=old.pid))
+    control.open(taken=True)
     board = Scoreboard()
     state = rig.master._machine.state
     state.rolling = True

@@ -23,6 +23,7 @@ from uvicorn._addresses import Address, BindError
 from uvicorn._ipc.channel import Kind
 from uvicorn._ipc.scoreboard import Cell, Drain
 from uvicorn.supervisor import upgrade
+from uvicorn.supervisor.control import ControlPost
 from uvicorn.supervisor.listeners import Key, ListenerSet
 from uvicorn.supervisor.plan import ControlPlan, PlanRejected
 from uvicorn.supervisor.upgrade import HANDOVER_FD, TRIAL, Handover
@@ -1003,6 +1004,55 @@ def test_a_trial_that_has_ended_in_the_moment_of_the_stop_is_not_killed() -> Non
     rig.send(1, USR2)
     assert rig.run(stop_after=None) == 0
     assert rig.host.execs == []
+
+
+@pytest.mark.parametrize("what", ["take_listeners", "take_worker"])
+def test_a_handover_that_cannot_be_taken_is_handed_on(what: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    rig = Rig(size=2)
+    rig.send(1, USR2)
+    handed: list[upgrade.Handover] = []
+
+    def hear(environ: Mapping[str, str], fds: Sequence[int]) -> None:
+        handover = upgrade.read({HANDOVER_FD: str(os.dup(int(environ[HANDOVER_FD])))})
+        assert handover is not None
+        for fd in fds:
+            os.fstat(fd)
+        assert sorted(fds) == sorted([int(environ[HANDOVER_FD]), *handover.descriptors()])
+        handed.append(handover)
+
+    def refuse(*arguments: object) -> None:
+        rig.host.on_exec = hear
+        raise OSError(errno.ENOBUFS, os.strerror(errno.ENOBUFS))
+
+    monkeypatch.setattr(upgrade, what, refuse)
+    monkeypatch.setattr(upgrade, "RETRY_AFTER", 0.0)
+    upgraded(rig)
+    (handover,) = handed
+    assert [worker.pid for worker in handover.workers] == [worker.pid for worker in rig.workers]
+    assert all(worker.child.code is None for worker in rig.workers)
+    assert [worker.child.received for worker in rig.workers] == [[], []]
+    text = (
+        f"Taking over has failed: {os.strerror(errno.ENOBUFS)}. The workers of the program before serve on."
+    )
+    assert rig.logged(text) == 1
+
+
+def test_a_control_process_that_cannot_be_had_after_an_upgrade_is_one_line(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    rig = Rig(size=1)
+    rig.send(1, USR2)
+    opened = ControlPost.open
+
+    def refuse(post: ControlPost, taken: bool = False) -> None:
+        if taken:
+            raise OSError(errno.EIO, os.strerror(errno.EIO))
+        opened(post)
+
+    monkeypatch.setattr(ControlPost, "open", refuse)
+    upgraded(rig)
+    assert rig.logged(f"The control process cannot be had: {os.strerror(errno.EIO)}.") == 1
+    assert rig.logged("Took over 1 worker process(es) from the program before.") == 1
 
 
 def test_an_exec_that_fails_changes_nothing() -> None:

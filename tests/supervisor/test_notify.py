@@ -158,7 +158,7 @@ def test_the_next_program_knows_what_was_passed_in(manager: Manager) -> None:
     with socket.create_server(("127.0.0.1", 0)) as web, socket.create_server(("127.0.0.1", 0)) as other:
         for sock, address in ((web, Address("systemd", name="web", index=2)), (other, LOCAL)):
             listeners.take(Key(address), Listener(sock, address, ours=address is LOCAL))
-        found = ServiceManager(manager.environ()).for_next_program(listeners)
+        found = ServiceManager(manager.environ()).for_next_program(key.address for key in listeners.held)
     assert found == {"NOTIFY_SOCKET": manager.path, HANDED_BINDS: "systemd:web:2"}
 
 

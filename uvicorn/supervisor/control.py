@@ -109,27 +109,26 @@ class ControlPost:
 
     # --- sockets -----------------------------------------------------------------------------
 
-    def open(self, handed: HandedControl | None = None) -> None:
+    def open(self, taken: bool = False) -> None:
         """Open what is not there yet, and let the process be started.
 
         Args:
-            handed: What the program before has handed over. Its process stays until it has told the outcome.
+            taken: Whether it is after an upgrade.
 
         Raises:
             BindError: At the start of the service `admin` cannot be had. Without the control socket it starts all the
                 same: that one may have been asked for by nobody but systemd's RUNTIME_DIRECTORY. After an upgrade
                 workers serve already, and go on.
         """
-        self._service_since = self._host.now()
-        if handed is not None:
-            self._take(handed)
+        if not taken:
+            self._service_since = self._host.now()
         plan = self._plan
         wanted = [address for address in (plan.socket, plan.admin) if address is not None] if plan else []
         for address in [each for each in self._listeners if each not in wanted]:
             self._listeners.pop(address).close()
         for address in wanted:
             if address not in self._listeners:
-                self._open(address, may_fail=handed is not None or address.kind == "unix")
+                self._open(address, may_fail=taken or address.kind == "unix")
         if self._listeners:
             self._due = 0.0
 
@@ -145,7 +144,9 @@ class ControlPost:
             what = "No control socket" if address.kind == "unix" else "No admin address"
             logger.warning("%s: %s", what, exc)
 
-    def _take(self, handed: HandedControl) -> None:
+    def take(self, handed: HandedControl) -> None:
+        """What the program before has handed over becomes ours. Its process stays until it has told the outcome."""
+        self._service_since = self._host.now()
         for each in handed.listeners:
             address = Address(**each["address"])
             sock = socket.socket(fileno=each["fd"])

@@ -68,7 +68,7 @@ class ListenerSet:
                         fresh.append(key)
                         if announce is not None and slot == 1:
                             announce(self.held[key].sock)
-        except BindError:
+        except BaseException:
             for key in fresh:
                 self.held.pop(key).close()
             raise

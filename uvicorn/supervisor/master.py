@@ -174,7 +174,23 @@ class Master:
             self._control.open()
             logger.info("Started parent process [%d]", os.getpid())
             return
+        try:
+            plan = self._take_over(handover)
+        except Exception as exc:
+            self._hand_on(handover, exc)
+            raise
         self._manager.took_over()
+        try:
+            self._control.open(taken=True)
+        except OSError as exc:
+            logger.error("The control process cannot be had: %s.", failures.reason_of(exc))
+        self._listeners.close_unused([plan])
+        logger.info("Started parent process [%d]", os.getpid())
+        logger.info("Took over %d worker process(es) from the program before.", len(handover.workers))
+
+    def _take_over(self, handover: upgrade.Handover) -> Plan:
+        """What the program before has handed over becomes ours; the plan in effect. Nothing of it is closed, and nobody
+        told anything."""
         plan = self._plans.pop(1)
         generation = handover.generation + 1
         self._plans[generation] = plan
@@ -182,19 +198,32 @@ class Master:
         self._scoreboard = self._scoreboard or Scoreboard(handover.scoreboard_fd)
         self._listeners = upgrade.take_listeners(handover.listeners)
         self._links = take_links(handover.workers, self._scoreboard, self._listeners)
+        self._control.take(handover.control)
         try:
             self._listeners.open(plan, plan.announce)
-        except BindError as exc:
+        except (BindError, OSError) as exc:
             # The program before is gone, and with it the way back; its sockets and its workers serve.
-            logger.error("%s The addresses of the program before stay in use; SIGHUP tries again.", exc)
+            text = "%s The addresses of the program before stay in use; SIGHUP tries again."
+            logger.error(text, exc if isinstance(exc, BindError) else f"{failures.reason_of(exc)}.")
             plan = self._plans[generation] = self._listeners.plan_for_held(plan)
         taken = [upgrade.take_worker(handed) for handed in handover.workers]
         molds = upgrade.take_molds(handover, self._host.now())
         self._machine.adopt(taken, plan.spec.size, handover.ledger(), molds)
-        self._control.open(handover.control)
-        self._listeners.close_unused([plan])
-        logger.info("Started parent process [%d]", os.getpid())
-        logger.info("Took over %d worker process(es) from the program before.", len(handover.workers))
+        return plan
+
+    def _hand_on(self, handover: upgrade.Handover, exc: Exception) -> None:
+        """What was handed over could not be taken, which is no reason to lose it: the program starts again with it. Returns
+        where that cannot be done, or somebody wants the service to stop."""
+        logger.error(
+            "Taking over has failed: %s. The workers of the program before serve on. Trying again.",
+            failures.reason_of(exc),
+        )
+        if upgrade.told_to_stop(upgrade.RETRY_AFTER):
+            return
+        # As it is now: another pid file may be in the place of the one before.
+        pid_file = upgrade.hand_pid_file(self._pid_file)
+        with contextlib.suppress(OSError):
+            self._become_next(replace(handover, pid_file=pid_file))
 
     def _turn(self) -> None:
         """One wait and everything that follows from it."""
@@ -508,8 +537,11 @@ class Master:
         handover = upgrade.hand_over(
             state, self.scoreboard.fd, workers, self._listeners, self._control.hand(), self._pid_file
         )
+        return self._become_next(handover)
+
+    def _become_next(self, handover: upgrade.Handover) -> Event:
         fd = upgrade.write(handover)
-        for_next = self._manager.for_next_program(self._listeners)
+        for_next = self._manager.for_next_program(handover.addresses())
         environ = {**os.environ, **for_next, upgrade.HANDOVER_FD: str(fd)}
         return upgrade.become_next(self._host, environ, [fd, *handover.descriptors()], self._signals.put_back)
 

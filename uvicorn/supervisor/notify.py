@@ -10,10 +10,10 @@ import array
 import logging
 import os
 import socket
-from collections.abc import Mapping, MutableMapping, Sequence
+from collections.abc import Iterable, Mapping, MutableMapping, Sequence
 from urllib.parse import quote, unquote
 
-from uvicorn._addresses import BindError, parse_bind
+from uvicorn._addresses import Address, BindError, parse_bind
 from uvicorn._closing import close_quietly
 from uvicorn._listener import Listener, inode_of
 from uvicorn._passed import HANDED_BINDS, NOTIFY_VARIABLES, STORED, passed_sockets, take_passed_fd
@@ -120,9 +120,13 @@ class ServiceManager:
     def next_deadline(self) -> float:
         return self._notices.next_deadline() if self._notifier.is_wanted else NEVER
 
-    def for_next_program(self, listeners: ListenerSet) -> dict[str, str]:
-        """The variables that the program after an upgrade is started with, besides our own."""
-        binds = [str(key.address) for key in listeners.held if key.address.kind == "systemd"]
+    def for_next_program(self, addresses: Iterable[Address]) -> dict[str, str]:
+        """The variables that the program after an upgrade is started with, besides our own.
+
+        Args:
+            addresses: Those of the sockets that it gets.
+        """
+        binds = [str(address) for address in addresses if address.kind == "systemd"]
         return {**self._environ, HANDED_BINDS: "\n".join(binds)} if binds else dict(self._environ)
 
     # --- the file descriptor store -----------------------------------------------------------

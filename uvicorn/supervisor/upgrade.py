@@ -155,6 +155,10 @@ class Handover:
             *([self.pid_file.fd] if self.pid_file is not None else []),
         ]
 
+    def addresses(self) -> list[Address]:
+        """Those of the listeners."""
+        return [Address(**each.address) for each in self.listeners]
+
     def ledger(self) -> Ledger:
         """What was asked for and is still owed."""
         waiting = {"upgrade": list(self.asked)} if self.asked else {}
@@ -249,8 +253,12 @@ def hand_over(
         asked=state.ledger.waiting.get("upgrade", []),
         reasons=state.ledger.reasons,
         outcomes=state.ledger.outcomes,
-        pid_file=HandedPidFile(pid_file.path, pid_file.fileno()) if pid_file.fileno() >= 0 else None,
+        pid_file=hand_pid_file(pid_file),
     )
+
+
+def hand_pid_file(pid_file: PidFile) -> HandedPidFile | None:
+    return HandedPidFile(pid_file.path, pid_file.fileno()) if pid_file.fileno() >= 0 else None
 
 
 def write(handover: Handover) -> int:
@@ -349,7 +357,7 @@ def taking_over() -> Generator[None, None, None]:
     try:
         yield
     except BaseException:
-        if HANDOVER_FD in os.environ and not _told_to_stop(RETRY_AFTER):
+        if HANDOVER_FD in os.environ and not told_to_stop(RETRY_AFTER):
             logger.warning(
                 "Taking over has failed; the workers of the program before serve on. Trying again."
             )
@@ -358,7 +366,7 @@ def taking_over() -> Generator[None, None, None]:
         raise
 
 
-def _told_to_stop(seconds: float) -> bool:
+def told_to_stop(seconds: float) -> bool:
     """Wait so long; whether a signal has come meanwhile that ends the service. All are blocked in this program so far."""
     stops = (signal.SIGTERM, signal.SIGINT, signal.SIGQUIT)
     deadline = time.monotonic() + seconds
