@@ -158,6 +158,24 @@ def test_a_crash_loop_ends_the_master_with_70(tmp_path: Path) -> None:
 # --- recycling ---------------------------------------------------------------------------------
 
 
+def test_workers_that_somebody_tells_to_leave_are_replaced_at_once_and_no_crash_loop(tmp_path: Path) -> None:
+    with Service(tmp_path, "--port", "0", "--workers", "2", "--limit-restarts", "2") as service:
+        service.wait_ready(2)
+        with service.connect() as client:
+            client.sendall(b"GET /slow?1 HTTP/1.1\r\nHost: a\r\n\r\n")
+            wait_for(lambda: any(_has_connection(pid) for pid in service.workers()), "the connection")
+            for count in (1, 2, 3):
+                for pid in [pid for pid, title in service.workers().items() if "ready" in title]:
+                    os.kill(pid, signal.SIGTERM)
+                service.wait_log("leaves: it was told to, and not by the master", 2 * count)
+                service.wait_ready(2 + 2 * count)
+            status, _, body = read_response(client)
+        assert (status, body) == (200, b"slow answer")
+        assert "died" not in service.log
+        assert service.request("/").status == 200
+        assert service.stop() == 0
+
+
 def test_limit_max_requests_replaces_workers_and_loses_nothing(tmp_path: Path) -> None:
     arguments = ("--workers", "2", "--limit-max-requests", "100", "--limit-max-requests-jitter", "50")
     with Service(tmp_path, "--port", "0", *arguments, "--no-access-log") as service:

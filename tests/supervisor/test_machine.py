@@ -307,6 +307,41 @@ def test_a_crash_loop_ends_the_master_with_code_70() -> None:
     )
 
 
+def test_workers_that_are_told_to_leave_by_hand_are_replaced_at_once_and_no_crash_loop() -> None:
+    service = Service(3, limit_restarts=3).boot()
+    for _ in range(3):
+        leaving = [service.wid_of(slot) for slot in (1, 2, 3)]
+        for slot, wid in enumerate(leaving, 1):
+            assert spawned(service.do(events.StoppedAccepting(wid))) == [(slot, 1)]
+        for wid in leaving:
+            service.exit(wid)
+        service.all_ready()
+    assert service.exit_code is None
+    assert not service.logged("died")
+
+
+def test_a_worker_that_leaves_as_soon_as_it_is_ready_waits_from_the_fourth_time_on() -> None:
+    service = Service(2).boot()
+    for _ in range(4):
+        wid = service.wid_of(2)
+        service.do(events.StoppedAccepting(wid))
+        service.exit(wid)
+        service.all_ready()
+    assert service.holders() == {1: [1]}
+    service.pass_time(0.5)
+    assert service.holders() == {1: [1], 2: [1]}
+
+
+def test_a_worker_that_leaves_by_itself_has_the_time_of_any_other_that_drains() -> None:
+    service = Service(1, drain=42).boot()
+    service.do(events.StoppedAccepting(1))
+    service.all_ready()
+    service.pass_time(41)
+    assert service.children[1].told == []
+    service.pass_time(1.5)
+    assert service.children[1].told == ["abort"]
+
+
 def test_no_number_of_restarts_ends_a_service_that_still_serves() -> None:
     service = Service(2, limit_restarts=5).boot()
     for _ in range(50):

@@ -27,6 +27,7 @@ WORDS = {
     "becomes ready": stages.become_ready,
     "full time": stages.serve_out,
     "is retired": stages.retire,
+    "is let go": stages.let_go,
     "stalled": stages.stall,
     "clock runs": stages.keep_stalled,
     "goes on": stages.unfreeze,
@@ -193,6 +194,18 @@ def test_serving_recycle_is_retired(stage: Stage) -> None:
 def test_ready_recycle_for_a_second_reason_is_not_logged_again() -> None:
     state, worker = apply(What.RECYCLE, Stage.READY, Details(reason="other"), retiring="first")
     assert (worker.retiring, state.out) == ("first", [])
+
+
+# --- leaves ------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("stage", [Stage.READY, Stage.STALLED])
+def test_serving_leaves_is_let_go_and_not_blamed(stage: Stage) -> None:
+    state, worker = apply(What.LEAVES, stage)
+    assert (worker.stage, worker.since, worker.deadline) == (Stage.DRAINING, NOW, NOW + SPEC.drain)
+    assert (state.restarts, state.ledger.reasons) == ([], {"requested": 1})
+    assert (state.pool.slot(1).short_lives, state.pool.slot(1).not_before) == (1, NOW)
+    assert state.out == [Log(f"worker=1 gen=1 pid={PID} leaves: it was told to, and not by the master.")]
 
 
 # --- health ------------------------------------------------------------------------------------

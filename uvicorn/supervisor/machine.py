@@ -224,6 +224,7 @@ def _stopped_accepting(state: State, event: events.StoppedAccepting, now: float)
     worker = state.pool.workers.get(event.wid)
     if worker is not None:
         worker.accepting = False
+        happen(state, worker, What.LEAVES, now)
 
 
 def _exited(state: State, event: events.Exited, now: float) -> None:

@@ -6,6 +6,7 @@ from outside has a row, also when it comes late or twice: then the entry is `ign
                  starting         ready        stalled      draining    aborting     killed
     ready        becomes ready    -            -            full time   -            -
     recycle      -                is retired   is retired   -           -            -
+    leaves       -                is let go    is let go    -           -            -
     stale        -                stalled      clock runs   -           -            -
     fresh        -                goes on      recovers     -           -            -
     silent       -                inspected    inspected    -           -            -
@@ -40,6 +41,7 @@ class What(enum.Enum):
 
     READY = "ready"  # it says that it is
     RECYCLE = "recycle"  # it asks for a successor
+    LEAVES = "leaves"  # it has stopped accepting
     STALE = "stale"  # its event loop has not ticked in time
     FRESH = "fresh"  # both its ticks are in time
     SILENT = "silent"  # the process itself has not ticked in time
@@ -115,6 +117,19 @@ def retire(state: State, worker: Worker, now: float, details: Details) -> None:
     if not worker.retiring:
         worker.retiring = details.reason
         state.log(f"{worker.name} is to be replaced: {details.reason}")
+
+
+def let_go(state: State, worker: Worker, now: float, details: Details) -> None:
+    """It drains, and we have not told it to: a SIGTERM by hand, or the application's own. Its place is free at once.
+
+    An end in order speaks of no fault, so `limit_restarts` does not count it. A slot in which that happens again and again
+    has to wait all the same.
+    """
+    state.log(f"{worker.name} leaves: it was told to, and not by the master.")
+    set_stage(worker, Stage.DRAINING, now, now + worker.spec.drain)
+    state.ledger.count("requested")
+    _forget_if_stable(state, worker, now)
+    _replace(state, worker, now, blamed=True)
 
 
 def stall(state: State, worker: Worker, now: float, details: Details) -> None:
@@ -207,13 +222,23 @@ def die(state: State, worker: Worker, now: float, details: Details) -> None:
     if state.phase is Phase.STOPPING:
         return
     state.restarts.append(now)
-    slot = state.pool.slot(worker.slot)
     assert details.exit is not None
     state.ledger.count("out_of_memory" if details.exit.out_of_memory else "died")
-    if details.exit.code != -signal.SIGKILL or details.exit.out_of_memory:
-        # Killed by somebody says nothing against the next one; leaving by itself, or for its size, does.
-        slot.short_lives += 1
+    # Killed by somebody says nothing against the next one; leaving by itself, or for its size, does.
+    _replace(state, worker, now, blamed=details.exit.code != -signal.SIGKILL or details.exit.out_of_memory)
+
+
+def _replace(state: State, worker: Worker, now: float, *, blamed: bool) -> None:
+    """Say when the next one may start: at once, unless they keep going young."""
+    slot = state.pool.slot(worker.slot)
+    slot.short_lives += blamed
     slot.not_before = now + policy.delay_after_death(slot.short_lives, state.random())
+
+
+def _forget_if_stable(state: State, worker: Worker, now: float) -> None:
+    if worker.ready_at is not None and now - worker.ready_at >= policy.STABLE_AFTER:
+        slot = state.pool.slot(worker.slot)
+        slot.failures = slot.short_lives = 0
 
 
 def end(state: State, worker: Worker, now: float, details: Details) -> None:
@@ -230,9 +255,7 @@ def _leave(state: State, worker: Worker, now: float, details: Details) -> str:
     state.reopening.discard(worker.wid)
     state.act(Forget(worker.wid, worker.pid))
     state.out += state.ledger.end_dump(worker.wid, False, f"{worker.name} has ended.")
-    if worker.ready_at is not None and now - worker.ready_at >= policy.STABLE_AFTER:
-        slot = state.pool.slot(worker.slot)
-        slot.failures = slot.short_lives = 0
+    _forget_if_stable(state, worker, now)
     leaving = details.exit
     words = (
         policy.exit_by_the_master(leaving.code)
@@ -260,6 +283,15 @@ TABLE: dict[What, dict[Stage, Transition]] = {
         _S.STARTING: ignore,
         _S.READY: retire,
         _S.STALLED: retire,
+        _S.DRAINING: ignore,
+        _S.ABORTING: ignore,
+        _S.KILLED: ignore,
+    },
+    What.LEAVES: {
+        _S.SPAWNING: ignore,
+        _S.STARTING: ignore,
+        _S.READY: let_go,
+        _S.STALLED: let_go,
         _S.DRAINING: ignore,
         _S.ABORTING: ignore,
         _S.KILLED: ignore,
