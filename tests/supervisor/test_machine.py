@@ -827,9 +827,23 @@ def test_hup_starts_one_canary_and_then_rolls_one_at_a_time() -> None:
     assert (told(actions), spawned(actions)) == ([2], [(3, 2)])
     assert not service.logged("Reload complete")
     assert told(service.ready(6)) == [3]
+    service.do(events.StoppedAccepting(1))
+    service.do(events.StoppedAccepting(2))
+    assert not service.logged("Reload complete")
+    service.do(events.StoppedAccepting(3))
     assert service.log[-1] == "Reload complete: generation 2 serves with 3 worker(s)."
     service.leave_all_told()
     assert service.holders() == {1: [2], 2: [2], 3: [2]}
+
+
+def test_a_reload_does_not_wait_for_a_worker_that_is_too_busy_to_hear_that_it_is_to_leave() -> None:
+    service = Service(1).boot()
+    service.do(HUP)
+    told_at = service.now
+    assert told(service.ready(2)) == [1]
+    while not service.logged("Reload complete"):
+        service.wake()
+    assert service.now == told_at + 2
 
 
 def test_a_reload_never_leaves_fewer_ready_workers_than_there_were() -> None:
@@ -1116,7 +1130,7 @@ def test_winch_during_the_roll_is_no_completed_reload() -> None:
     service.leave_all_told()
     assert not service.logged("Reload complete")
     service.do(HUP)
-    service.all_ready()
+    service.rest()
     assert service.logged("Reload complete: generation 3 serves with 2 worker(s).") == 1
 
 
@@ -1522,7 +1536,7 @@ def test_after_an_upgrade_the_adopted_workers_are_rolled_one_at_a_time() -> None
     service.rest()
     assert service.holders() == {1: [2], 2: [2]}
     assert min(service.children) == 7
-    assert service.log[-3].startswith("Reload complete: generation 2 serves with 2 worker(s).")
+    assert service.logged("Reload complete: generation 2 serves with 2 worker(s).") == 1
 
 
 def test_after_an_upgrade_that_does_not_start_after_all_the_adopted_workers_serve_on() -> None:

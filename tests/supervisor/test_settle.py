@@ -416,6 +416,10 @@ def rolling(*workers: tuple[int, Stage, int]) -> State:
 
 def test_finish_roll_says_that_the_reload_is_complete() -> None:
     state = rolling((1, Stage.READY, 2), (2, Stage.READY, 2), (2, Stage.DRAINING, 1))
+    (leaving,) = state.pool.in_stage(Stage.DRAINING)
+    leaving.since = NOW
+    assert not settle.finish_roll(state, NOW)
+    leaving.accepting = False
     assert settle.finish_roll(state, NOW)
     assert state.out == [Log("Reload complete: generation 2 serves with 2 worker(s).")]
     assert not settle.finish_roll(state, NOW)

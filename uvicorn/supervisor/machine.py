@@ -26,7 +26,7 @@ from uvicorn.supervisor.actions import (
 from uvicorn.supervisor.asked import ON_REQUEST, Ledger, Restart
 from uvicorn.supervisor.events import Event, PoolSpec
 from uvicorn.supervisor.pool import GIVEN_UP, NEVER, SERVING, Mold, Stage, Worker
-from uvicorn.supervisor.settle import settle
+from uvicorn.supervisor.settle import answers_until, settle
 from uvicorn.supervisor.stages import Details, What, happen
 from uvicorn.supervisor.state import (
     HURRY_GRACE,
@@ -92,6 +92,8 @@ class Machine:
         if state.phase is Phase.RUNNING:
             places = (*state.pool.slots.values(), state.pool.mold_place)
             due += [place.not_before for place in places if place.not_before > self._now]
+        if state.rolling:
+            due += [until for worker in state.pool if (until := answers_until(worker)) > self._now]
         return min(due)
 
     def can_exec(self) -> bool:

@@ -27,6 +27,9 @@ from uvicorn.supervisor.state import (
 
 Rule = Callable[[State, float], bool]
 
+# How long a worker may take to hear that it is to leave, in seconds.
+HEARING = 2.0
+
 
 def settle(state: State, now: float) -> None:
     """Apply the rules of the phase until they are satisfied."""
@@ -162,12 +165,13 @@ def start_replacement(state: State, now: float) -> bool:
 
 
 def finish_roll(state: State, now: float) -> bool:
-    """All workers belong to the new generation."""
+    """All workers belong to the new generation, and whoever connects now is answered by it."""
     if not state.rolling or state.reload is not None or state.paused:
         return False
     serving = state.pool.ready()
     if len(serving) < state.wanted or any(
-        worker.generation != state.generation for worker in state.pool.serving()
+        worker.generation != state.generation and (worker.stage in SERVING or now < answers_until(worker))
+        for worker in state.pool
     ):
         return False
     state.rolling = False
@@ -277,6 +281,12 @@ def _why_replaced(state: State, worker: Worker) -> str:
     if worker.retiring == ON_REQUEST:
         return "requested"
     return worker.retiring.partition(":")[0]  # the limit, by its name
+
+
+def answers_until(worker: Worker) -> float:
+    """Until when a worker that has been told to leave may still take connections: until it says that it does not. One that
+    is so busy that it does not even hear of it takes none either, and is not waited for."""
+    return worker.since + HEARING if worker.accepting and worker.stage is Stage.DRAINING else -NEVER
 
 
 def _is_recycled(worker: Worker) -> bool:
