@@ -158,3 +158,14 @@ def test_a_full_queue_is_waited_for(tmp_path: Path) -> None:
 def test_a_socket_that_is_not_there_says_what_to_do() -> None:
     with pytest.raises(Unreachable, match="/not/there: there is no such socket; is the service running"):
         Client("/not/there", 1).ask("GET", "/v1/status")
+
+
+def test_a_file_that_is_no_socket_is_not_taken_for_a_service_that_has_ended(tmp_path: Path) -> None:
+    (tmp_path / "c.yaml").touch()
+    with pytest.raises(Unreachable, match=r"c\.yaml: this is no socket"):
+        Client(str(tmp_path / "c.yaml"), 1).ask("GET", "/v1/status")
+    path = str(tmp_path / "s")
+    with socket.socket(socket.AF_UNIX) as left_behind:
+        left_behind.bind(path)
+    with pytest.raises(Unreachable, match="nobody listens; the service has ended"):
+        Client(path, 1).ask("GET", "/v1/status")

@@ -74,9 +74,10 @@ def test_proportional_memory_is_that_of_those_who_are_known() -> None:
     found = status(pss={41: 1000, 99: 5})
     assert [worker["pss"] for worker in found["workers"]] == [1000, None]
     assert found["pss"] == 1000  # the other one is not ready yet
-    both = [replace(worker, stage="ready") for worker in SNAPSHOT.workers]
-    assert status(pss={41: 1000}, workers=both)["pss"] is None
-    assert status(pss={41: 1000, 42: 500}, workers=both)["pss"] == 1500
+    for stage in ("ready", "stalled", "draining"):
+        both = [SNAPSHOT.workers[0], replace(SNAPSHOT.workers[1], stage=stage)]
+        assert status(pss={41: 1000}, workers=both)["pss"] is None
+        assert status(pss={41: 1000, 42: 500}, workers=both)["pss"] == 1500
 
 
 def test_queues_are_shown() -> None:

@@ -124,7 +124,7 @@ def _status(call: Call) -> Any:
 @_with_options
 @click.pass_context
 def top(ctx: click.Context, /, interval: float, count: int | None, **given: Any) -> None:
-    """The same, live; q or Ctrl-C ends it, up and down move among many workers.
+    """The status, live; q or Ctrl-C ends it, up and down move among many workers.
 
     With --json it is one line for each look; where the output is no terminal, one table after the other.
     """

@@ -6,6 +6,7 @@ import http.client
 import json
 import socket
 import time
+from pathlib import Path
 from typing import Any
 
 # While the queue of the control socket is full, it is tried again after so many seconds.
@@ -63,7 +64,9 @@ class Client:
         except FileNotFoundError:
             why = "there is no such socket; is the service running, with --control-socket?"
         except ConnectionRefusedError:
-            why = "nobody listens; the service has ended."
+            # The system says the same of a file of any other kind.
+            is_socket = Path(self._path).is_socket()
+            why = "nobody listens; the service has ended." if is_socket else "this is no socket."
         except PermissionError:
             why = "permission denied; run this as the service's user or as root."
         except TimeoutError:

@@ -18,6 +18,8 @@ from uvicorn.protocols._state import DURATIONS
 MASTER_LATE = 10.0
 # A worker whose event loop ticks within this time is not late.
 TICK = 1.0
+# Whose proportional memory is known: not of those who start, and perhaps never of those who are killed.
+MEASURED = ("ready", "stalled", "draining")
 
 Rows = Sequence[Sequence[int]]
 Status = dict[str, Any]
@@ -58,7 +60,7 @@ def status_of(snapshot: Snapshot, rows: Rows, now: float, pss: Mapping[int, int]
         "in_flight": sum(worker["in_flight"] for worker in workers),
         "websockets": sum(worker["websockets"] for worker in workers),
         "memory": sum(worker["memory"] for worker in workers),
-        "pss": _sum_where_known(worker["pss"] for worker in workers if worker["state"] == "ready"),
+        "pss": _sum_where_known(worker["pss"] for worker in workers if worker["state"] in MEASURED),
         "queues": [
             {"name": each.name, "waiting": each.waiting, "limit": each.limit} for each in snapshot.queues
         ],
