@@ -121,18 +121,24 @@ def _apply(log_config: Any, use_colors: bool | None) -> None:
         logging.config.fileConfig(log_config, disable_existing_loggers=False)
 
 
-def reopen_or_complain(owner: int | None = None) -> None:
+def reopen_or_complain(owner: int | None = None) -> str:
     """As `reopen_files`, for who goes on in any case: what cannot be opened is an error in the log.
 
     Args:
         owner: Whom the files are given to; None for nobody.
+
+    Returns:
+        What could not be opened, and why; "" where all are open.
     """
+    problem = ""
     try:
         reopen_files()
     except OSError as exc:
+        problem = str(exc)
         logging.getLogger("uvicorn.error").error("A log file cannot be reopened: %s", exc)
     if owner is not None:
         give_files(owner)
+    return problem
 
 
 def reopen_files() -> int:

@@ -11,6 +11,7 @@ import socket
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import psutil
 import pytest
@@ -111,6 +112,20 @@ def test_files_that_are_moved_away_under_load_get_no_line_after_the_answer_and_n
         assert sum(map(lines, [access, *moved])) == kept.answers + fresh.answers
         assert not kept.failures
         assert not fresh.failures
+
+
+def test_who_rotates_hears_that_a_file_cannot_be_opened_again(tmp_path: Path) -> None:
+    with Logged(tmp_path, "FileHandler") as service:
+        service.wait_ready(2)
+        moved = service.logs.rename(tmp_path / "moved")
+        command: dict[str, Any] = {"cwd": tmp_path, "capture_output": True, "text": True, "timeout": PATIENCE}
+        done = subprocess.run(service.ctl, check=False, **command)
+        assert done.returncode == 1
+        assert re.match(r"Not all log files are reopened: .*No such file .*the master, worker=", done.stderr)
+        assert "A log file cannot be reopened" in (moved / "server.log").read_text()
+        moved.rename(service.logs)
+        service.reopen()
+        assert service.stop() == 0
 
 
 @pytest.mark.parametrize("handler", HANDLERS)

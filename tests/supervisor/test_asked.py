@@ -338,6 +338,25 @@ def test_who_does_not_reopen_its_log_files_is_named_when_its_time_is_over() -> N
     assert service.answers[7][0]
 
 
+def test_what_could_not_be_opened_again_is_the_answer_and_said_once_for_all() -> None:
+    service = Service(2).boot()
+    service.children[1].stopped = service.children[2].stopped = True
+    service.do(events.ReopenRequested(5))
+    for wid in (0, 1):
+        service.do(events.Reopened(wid, "No such directory"))
+    service.do(events.Reopened(99, "of one that is gone"))
+    service.do(events.Reopened(2, "No space"))
+    text = (
+        "Not all log files are reopened: No such directory (the master, worker=1 gen=1 pid=100);"
+        " No space (worker=2 gen=1 pid=101)."
+    )
+    assert service.answers == {5: (False, text)}
+    assert service.logged(text) == 1
+    service.children[1].stopped = service.children[2].stopped = False
+    service.do(events.ReopenRequested(6))
+    assert service.answers[6][0]
+
+
 def test_without_workers_the_master_reopens_its_own_log_files() -> None:
     service = Service(1).boot()
     service.do(events.PauseRequested())

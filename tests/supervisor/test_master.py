@@ -511,6 +511,7 @@ def test_a_log_file_that_cannot_be_reopened_is_an_error_and_no_end(tmp_path: Pat
         logging.getLogger("uvicorn.error").removeHandler(handler)
         handler.close()
     assert rig.logged("A log file cannot be reopened: [Errno 2] No such file or directory") == 1
+    assert rig.logged("/logs/log' (the master).") == 1
     assert heard == [b"r", b"r"]
 
 

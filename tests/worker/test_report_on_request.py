@@ -86,6 +86,21 @@ def test_log_files_are_opened_again_and_said_so(asked: Asked, tmp_path: Path) ->
         handler.close()
 
 
+def test_a_log_file_that_cannot_be_opened_again_is_the_answer(asked: Asked, tmp_path: Path) -> None:
+    health, receiver, _ = asked
+    (tmp_path / "logs").mkdir()
+    handler = logging.FileHandler(tmp_path / "logs" / "log")
+    (tmp_path / "logs").rename(tmp_path / "moved")
+    try:
+        assert ask(receiver, Wish.REOPEN)
+        health.listen(10)
+        ((answer,), _) = receiver.receive()
+        assert answer.kind is Kind.REOPENED
+        assert answer.text.startswith("[Errno 2] No such file or directory")
+    finally:
+        handler.close()
+
+
 def test_both_can_be_asked_for_at_once(asked: Asked) -> None:
     health, receiver, _ = asked
     ask(receiver, Wish.REPORT)

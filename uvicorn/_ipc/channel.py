@@ -31,7 +31,9 @@ class Kind(enum.IntEnum):
     REPORT = 4  # text for the log: where it is stuck
     ANSWER = 5  # the same, because the master has asked
     FAILED = 6  # its start has failed; the payload says why, in one line
-    REOPENED = 7  # its log files are open again, as the master has asked
+    REOPENED = (
+        7  # it has opened its log files again, as the master has asked; the payload says what it could not
+    )
     OVER_LIMIT = 8  # a limit is below what it has used from the start; the payload says which, in words
 
 

@@ -247,9 +247,15 @@ class Reported:
 
 @dataclass(frozen=True, slots=True)
 class Reopened:
-    """A worker has opened its log files again, or cannot be asked for it."""
+    """A worker has opened its log files again, or cannot be asked for it.
+
+    Attributes:
+        wid: Its number; 0 for the master itself.
+        problem: What could not be opened, and why.
+    """
 
     wid: int
+    problem: str = ""
 
 
 @dataclass(frozen=True, slots=True)

@@ -397,6 +397,7 @@ def _reopen(state: State, event: events.ReopenRequested, now: float) -> None:
     state.log(f"{_heard(event, 'SIGUSR1')}, reopening log files.")
     told = [worker.wid for worker in state.pool if worker.stage not in GIVEN_UP]
     state.reopening |= set(told)
+    state.not_reopened = {}
     state.reopen_deadline = now + REOPEN_TIME
     state.ledger.wait("reopen", event.asked)
     state.act(ReopenLogs(tuple(told)))
@@ -404,6 +405,10 @@ def _reopen(state: State, event: events.ReopenRequested, now: float) -> None:
 
 def _reopened(state: State, event: events.Reopened, now: float) -> None:
     state.reopening.discard(event.wid)
+    worker = state.pool.workers.get(event.wid)
+    if event.problem and (worker is not None or event.wid == 0):
+        name = worker.name if worker is not None else "the master"
+        state.not_reopened.setdefault(event.problem, []).append(name)
 
 
 def _over_limit(state: State, event: events.OverLimit, now: float) -> None:

@@ -298,7 +298,7 @@ class Master:
             case Kind.ANSWER:
                 return events.Reported(wid, message.text)
             case Kind.REOPENED:
-                return events.Reopened(wid)
+                return events.Reopened(wid, message.text)
             case Kind.OVER_LIMIT:
                 return events.OverLimit(wid, message.text)
             case Kind.REPORT:
@@ -379,10 +379,10 @@ class Master:
             case actions.Abandon(generation):
                 self._abandon(generation)
             case actions.ReopenLogs(wids):
-                reopen_or_complain(self.plan.identity.uid)
+                own = events.Reopened(0, reopen_or_complain(self.plan.identity.uid))
                 self._control.reopen_logs()
                 self._spawner.reopen_logs(self._reaped)
-                return [gone for wid in wids for gone in self._reopen_in(wid)]
+                return [own, *(gone for wid in wids for gone in self._reopen_in(wid))]
             case actions.CloseListeners():
                 self._listeners.stop()
             case actions.StartTrial():

@@ -196,19 +196,21 @@ def finish_scaling(state: State, now: float) -> bool:
 
 
 def finish_reopening(state: State, now: float) -> bool:
-    """Every worker has opened its log files again, or has had its time for it."""
+    """Every worker has opened its log files again, or could not, or has had its time for it."""
     if state.reopen_deadline == NEVER or (state.reopening and now < state.reopen_deadline):
         return False
     state.reopen_deadline = NEVER
     late = [worker.name for worker in state.pool if worker.wid in state.reopening]
     state.reopening.clear()
-    if late:
-        text = f"Not all log files are reopened: no answer from {', '.join(late)}."
+    problems = [f"no answer from {', '.join(late)}"] if late else []
+    problems += [f"{why} ({', '.join(names)})" for why, names in state.not_reopened.items()]
+    if problems:
+        text = f"Not all log files are reopened: {'; '.join(problems)}."
         state.log(text, logging.WARNING)
     else:
         text = "Master and workers have reopened their log files."
         state.log(text)
-    state.out += state.ledger.end("reopen", not late, text)
+    state.out += state.ledger.end("reopen", not problems, text)
     return True
 
 

@@ -87,6 +87,7 @@ class State:
         upgrading: Whether another program is tried, or is about to take this one's place.
         reopening: The workers that have been asked to open their log files again, and have not answered.
         reopen_deadline: How long they are waited for.
+        not_reopened: What could not be opened, and who could not.
         over_limit: The generation of which it has been said that its workers are above a limit from the start.
         out: The actions of the present step.
     """
@@ -119,6 +120,7 @@ class State:
     upgrading: bool = False
     reopening: set[int] = field(default_factory=set)
     reopen_deadline: float = NEVER
+    not_reopened: dict[str, list[str]] = field(default_factory=dict)
     over_limit: int = 0
     trial: int | None = None
     trial_deadline: float = NEVER

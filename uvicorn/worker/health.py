@@ -108,8 +108,7 @@ class HealthThread(threading.Thread):
             self._on_orphaned()
             return
         if Wish.REOPEN.value in wishes:
-            reopen_or_complain()
-            self._sender.send(Kind.REOPENED)
+            self._sender.send(Kind.REOPENED, reopen_or_complain())
         if Wish.REPORT.value in wishes:
             self._sender.send(Kind.ANSWER, self._report_now())
 
