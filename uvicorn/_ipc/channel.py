@@ -31,9 +31,7 @@ class Kind(enum.IntEnum):
     REPORT = 4  # text for the log: where it is stuck
     ANSWER = 5  # the same, because the master has asked
     FAILED = 6  # its start has failed; the payload says why, in one line
-    REOPENED = (
-        7  # it has opened its log files again, as the master has asked; the payload says what it could not
-    )
+    REOPENED = 7  # it has opened its log files again, as it was asked to; the payload says what it could not
     OVER_LIMIT = 8  # a limit is below what it has used from the start; the payload says which, in words
 
 
