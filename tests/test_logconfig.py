@@ -318,3 +318,11 @@ def test_failure_of_a_mapping_says_what_it_is() -> None:
     with pytest.raises(ValueError, match="version") as caught:
         configure({"version": 2}, None, None, True)
     assert caught.value.__notes__ == ["in the logging configuration"]
+
+
+def test_what_is_wrong_with_a_handler_is_noted_beside_its_name() -> None:
+    wrong = {"version": 1, "handlers": {"file": {"class": "logging.FileHandlr"}}}
+    with pytest.raises(ValueError, match="Unable to configure handler 'file'") as caught:
+        apply(wrong)
+    (note,) = caught.value.__notes__
+    assert note.startswith("in the logging configuration: Cannot resolve 'logging.FileHandlr'")

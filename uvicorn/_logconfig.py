@@ -85,7 +85,9 @@ def configure(
         try:
             _apply(log_config, use_colors)
         except Exception as exc:
-            exc.add_note(f"in the logging configuration {_named(log_config)}".rstrip())
+            place = f"in the logging configuration {_named(log_config)}".rstrip()
+            # dictConfig says which handler it is, and only the error before that one says what is wrong with it.
+            exc.add_note(f"{place}: {exc.__cause__}" if exc.__cause__ else place)
             raise
     if log_level is not None:
         level = LOG_LEVELS[log_level.lower()] if isinstance(log_level, str) else log_level

@@ -11,7 +11,7 @@ import pytest
 from uvicorn.supervisor import actions, events
 from uvicorn.supervisor.actions import Action
 from uvicorn.supervisor.events import Event
-from uvicorn.supervisor.failures import events_of, reason_of
+from uvicorn.supervisor.failures import events_of, reason_of, with_notes
 
 NO_DESCRIPTORS = OSError(errno.EMFILE, os.strerror(errno.EMFILE))
 
@@ -47,3 +47,11 @@ def test_a_reason_is_never_empty() -> None:
     assert reason_of(NO_DESCRIPTORS) == "Too many open files"
     assert reason_of(OSError("odd")) == "odd"
     assert reason_of(MemoryError()) == "MemoryError"
+
+
+def test_notes_are_part_of_the_reason() -> None:
+    exc = ValueError("wrong")
+    assert with_notes(exc) == "ValueError: wrong"
+    exc.add_note("here")
+    exc.add_note("because")
+    assert with_notes(exc) == "ValueError: wrong (here; because)"

@@ -20,6 +20,12 @@ def reason_of(exc: BaseException) -> str:
     return getattr(exc, "strerror", None) or str(exc) or type(exc).__name__
 
 
+def with_notes(exc: BaseException) -> str:
+    """In one line: what it is, and what was noted about where and why."""
+    notes = "; ".join(getattr(exc, "__notes__", ()))
+    return f"{type(exc).__name__}: {exc}" + (f" ({notes})" if notes else "")
+
+
 def events_of(action: Action, exc: BaseException) -> list[Event]:
     """What comes of an action that the system has refused."""
     reason = reason_of(exc)

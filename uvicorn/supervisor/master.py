@@ -507,7 +507,7 @@ class Master:
             return events.SettingsRejected(generation, str(exc))
         except Exception as exc:  # noqa: BLE001 - whatever is wrong with new settings: what runs runs on
             self._put_back()
-            return events.SettingsRejected(generation, f"{type(exc).__name__}: {exc}")
+            return events.SettingsRejected(generation, failures.with_notes(exc))
         self._plans[generation] = plan
         return events.SettingsLoaded(generation, plan.spec)
 
@@ -521,7 +521,7 @@ class Master:
         try:
             self.plan.apply()
         except Exception as exc:  # noqa: BLE001 - it reads files of its own, which may be what is broken
-            logger.error("The logging configuration cannot be read again: %s: %s", type(exc).__name__, exc)
+            logger.error("The logging configuration cannot be read again: %s", failures.with_notes(exc))
 
     # --- upgrade -----------------------------------------------------------------------------
 
