@@ -67,7 +67,9 @@ def parse_bind(text: str) -> Address:
             return Address("fd", fd=int(text[5:]))
     else:
         match = _BRACKETED.match(text) or _HOST_PORT.match(text)
-        if match and int(match[2]) <= 65535:
+        if match and int(match[2]) > 65535:
+            raise ValueError(f"{text!r}: a port is at most 65535.")
+        if match:
             return Address("tcp", host=match[1], port=int(match[2]))
     raise ValueError(f"{text!r} is not HOST:PORT, [IPV6]:PORT, unix:PATH, fd://N or systemd:NAME.")
 
