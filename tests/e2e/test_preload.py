@@ -84,6 +84,25 @@ def test_the_workers_share_the_memory_of_what_was_imported(tmp_path: Path) -> No
     assert shared < 0.5 * alone, f"{shared / 2**20:.0f} MiB instead of {alone / 2**20:.0f}"
 
 
+def test_what_every_log_line_asks_of_all_classes_is_asked_before_the_fork(tmp_path: Path) -> None:
+    """Each worker would write to the pages of all that are gone through, and share them no longer."""
+    app = PRELOADED + (
+        "import abc, collections.abc\n"
+        "class Kind(abc.ABCMeta):\n"
+        "    def __subclasscheck__(cls, subclass):\n"
+        "        print(f'asked of {subclass.__name__} in {os.getpid()}', flush=True)\n"
+        "        return super().__subclasscheck__(subclass)\n"
+        "class Table(collections.abc.Mapping, metaclass=Kind):\n"
+        "    pass\n"
+    )
+    with started(tmp_path, app=app).wait_ready(2) as service:
+        assert "Started server process" in service.log
+        (mold,) = molds(service)
+        asked = re.findall(r"asked of (\w+) in (\d+)", service.log)
+        assert {int(pid) for name, pid in asked if name in ("int", "float", "str")} == {mold}
+        assert service.stop() == 0
+
+
 def test_a_factory_is_called_once(tmp_path: Path) -> None:
     app = PRELOADED + "def make():\n    print('made by', os.getpid(), flush=True)\n    return app\n"
     (tmp_path / "app.py").write_text(app)

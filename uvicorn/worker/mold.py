@@ -19,6 +19,7 @@ import logging
 import os
 import signal
 import socket
+from collections.abc import Mapping
 from types import FrameType
 from typing import Any
 
@@ -62,6 +63,7 @@ def main(start: MoldStart) -> int:
     for text in inventory.left_behind():
         logger.warning("%s", text)
     handlers = _take_back(own_handlers)
+    _answer_in_advance()
     # Nothing that exists now is ever looked at by a garbage collection, which would write to its pages; and none takes
     # place between two forks.
     collects = gc.isenabled()
@@ -103,6 +105,17 @@ def _load(server: Server | None, start: MoldStart) -> int | None:
         report_failure(start.title, exc)
         return STARTUP_FAILURE
     return None
+
+
+def _answer_in_advance() -> None:
+    """Ask here what `logging` asks in every worker's first line: whether a line's one argument is a mapping.
+
+    The first time that a type is asked about, all classes of mappings are gone through, the application's included. That
+    writes to 0.5 MB of pages, of which each worker would have copies. The answer is remembered.
+    """
+    for argument in (0, 0.0, ""):
+        with contextlib.suppress(Exception):  # of an application's own way to answer
+            isinstance(argument, Mapping)
 
 
 # --- signals -----------------------------------------------------------------------------------
