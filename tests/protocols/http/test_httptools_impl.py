@@ -216,6 +216,27 @@ def test_version_of_one_head_says_nothing_about_the_next() -> None:
         assert status_of(*cut(old, size), *cut(rtsp, size)) == 400
 
 
+@pytest.mark.parametrize("first", ["GET /x HTTP/1.0", "GET /x HTTP/1.1"])
+def test_what_a_head_says_in_several_packets_is_not_taken_for_the_next_ones_version(first: str) -> None:
+    head = request(first, "Connection: keep-alive", "X-A: GET / HTTP/1.0")
+    data = head + b"GET / RTSP/1.0\r\n\r\n"
+    for start in range(1, len(head)):
+        for end in range(start + 1, len(data)):
+            assert status_of(data[:start], data[start:end], data[end:]) == 400
+
+
+def test_the_end_of_a_trailer_is_not_taken_for_the_next_ones_version() -> None:
+    data = CHUNKED + b"1\r\nx\r\n0\r\nX-A: GET / HTTP/1.0\r\n\r\nGET / RTSP/1.0\r\n\r\n"
+    for size in range(1, len(data)):
+        assert status_of(data[:size], data[size:]) == 400
+
+
+def test_a_body_that_says_what_the_head_does_hides_no_good_request() -> None:
+    old = request("POST / HTTP/1.0", "Connection: keep-alive", "Content-Length: 1", body=b"x")
+    for size in range(1, 3 * len(old)):
+        assert len(fed(*cut(3 * old, size)).headers) == 3
+
+
 @pytest.mark.parametrize(
     ("data", "status"),
     [

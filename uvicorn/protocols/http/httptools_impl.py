@@ -34,6 +34,7 @@ class HttpToolsCodec:
     """Parses requests with httptools and tells the connection what it finds."""
 
     __slots__ = (
+        "_before",
         "_behind",
         "_bodies",
         "_bypassing",
@@ -51,6 +52,7 @@ class HttpToolsCodec:
         "_priming",
         "_refused",
         "_smallest_limit",
+        "_suspect",
         "_tail",
         "_upgrading",
         "_url",
@@ -76,8 +78,11 @@ class HttpToolsCodec:
         self._data = b""  # what the parser is looking at
         self._bodies: list[bytes] = []  # what of it was data of bodies, in order
         self._tail = b""  # the end of what it saw of an incomplete head
-        self._looked_to = 0  # up to here the bytes have been asked for the version of a head
+        # Up to here the bytes have been asked for the version of a head; -1 where they do not begin in one.
+        self._looked_to = 0
         self._line_end = b""  # how its request line ends, where that is one of version 1.0
+        self._suspect = False  # it was not found, and one of another protocol's was seen
+        self._before = b""  # the last bytes of the packets before, where the head began in one of them
 
     def feed(self, data: bytes) -> None:
         if (len(data) > SLICE and self._in_head) or self._kept:
@@ -87,7 +92,7 @@ class HttpToolsCodec:
             return
         self._fed += len(data)
         self._data = data
-        self._looked_to = 0
+        self._looked_to = 0 if self._in_head else -1
         behind_upgrade = -1
         try:
             self._parser.feed_data(data)
@@ -105,6 +110,7 @@ class HttpToolsCodec:
                 self._check_limits()
             if self._url:
                 self._note_version()  # the head goes on in the next packet
+                self._before = (self._before + data)[-3:]
         self._data = b""
         if self._bodies:
             self._bodies.clear()
@@ -135,15 +141,19 @@ class HttpToolsCodec:
         if self._line_end:
             return
         self._pass_bodies()
-        begin = (
-            self._looked_to
-        )  # where something is kept of this head, nothing else has come in this packet yet
+        # Where something is kept of this head, nothing else has come in this packet yet.
+        begin = self._looked_to
         seen = self._tail + self._data
         # Other requests may come behind it: it is the first such line.
         found = [(at, end) for end in _LINE_ENDS if (at := self._find_line_end(seen, end, begin)) >= 0]
         if found:
             at, self._line_end = min(found)
-            self._looked_to = at + len(self._line_end) - len(self._tail)
+            past = at + len(self._line_end)
+            # Up to its empty line it says nothing else; a body begins behind that.
+            ends_at = seen.find(b"\r\n\r\n", past - 2)
+            self._looked_to = (past if ends_at < 0 else ends_at + 4) - len(self._tail)
+        elif not self._suspect:
+            self._suspect = any(seen.find(end, begin) >= 0 for end in _LINE_ENDS[1:])
         # Where its line has not come to its end yet, there is no line break in it.
         self._tail = seen[max(begin, seen.rfind(b"\n"), len(seen) - _TAIL) :]
 
@@ -151,8 +161,17 @@ class HttpToolsCodec:
         """A body may say anything, a request line too. No field can: it has a colon behind a name without blanks. So the
         first place where the data of a body is found is its own, or one where no such line is passed over."""
         for body in self._bodies:
-            self._looked_to = self._data.find(body, self._looked_to) + len(body)
+            self._looked_to = self._data.find(body, max(self._looked_to, 0)) + len(body)
         self._bodies.clear()
+        if self._looked_to < 0:
+            # The rest of a trailer, perhaps, whose name came in another packet.
+            self._looked_to = self._data.find(b"\n") + 1
+
+    def _pass_head(self) -> None:
+        """A head that began in another packet has come to its end in this one."""
+        ends_at = (self._before + self._data).find(b"\r\n\r\n") + 4 - len(self._before)
+        self._looked_to = max(self._looked_to, ends_at)
+        self._before = b""
 
     def _find_line_end(self, seen: bytes, end: bytes, begin: int) -> int:
         """Where the method and the target of this head are followed by such an end; -1 where they are not."""
@@ -172,9 +191,10 @@ class HttpToolsCodec:
         return words.startswith(method) and words[len(method) :].lstrip(b" ") == self._url
 
     def _check_version(self) -> None:
-        # llhttp takes the request lines of RTSP and ICE as well, which have version 1.0, and does not tell.
+        # llhttp takes the request lines of RTSP and ICE as well, which have version 1.0, and does not tell. What looks like
+        # one of theirs and cannot be told from this one, since it stands behind a body whose place is not known, is refused.
         self._note_version()
-        if self._line_end != _HTTP10:
+        if self._suspect or self._line_end not in (b"", _HTTP10):
             raise Refused(400, "not HTTP")
 
     def _check_limits(self) -> None:
@@ -225,8 +245,11 @@ class HttpToolsCodec:
                 self._check_version()
             if self._tail:  # the head came in several packets
                 self._check_head_size(0)
+                if self._before:
+                    self._pass_head()
                 self._tail = b""
                 self._line_end = b""
+                self._suspect = False
             elif len(self._data) > self._head_limit:
                 self._check_head_size(0)
             self._in_head = False
