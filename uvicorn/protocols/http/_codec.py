@@ -131,4 +131,5 @@ class HTTPContext(ConnectionContext):
     def _release(self) -> None:
         held, self.held = self.held, []
         for cycle in held:
-            cycle.release_head()
+            if cycle.waiting_head is not None:  # of few: the body has taken it along
+                cycle.release_head()

@@ -39,6 +39,7 @@ class RequestCycle:
         disconnected: Whether the client has gone, or is taken for gone.
         more_body: Whether more of the request's body is to come.
         task: The application's task.
+        waiting_head: The response's head, while it waits for the first piece of the body.
         started_at: Monotonic time at which the application was called, coarse where nobody measures; 0 before.
     """
 
@@ -47,7 +48,6 @@ class RequestCycle:
         "_body_size",
         "_delivered",
         "_expects_continue",
-        "_head",
         "_input_ended",
         "_mode",
         "_remaining",
@@ -63,6 +63,7 @@ class RequestCycle:
         "stage",
         "started_at",
         "task",
+        "waiting_head",
     )
 
     def __init__(
@@ -95,8 +96,7 @@ class RequestCycle:
         self._delivered = False
         self._input_ended = False
         self._waiters: list[asyncio.Future[None]] | None = None
-        # The response's head, while it waits for the first piece of the body.
-        self._head: bytes | None = None
+        self.waiting_head: bytes | None = None
         self._mode = CLOSE
         self._remaining = 0
 
@@ -313,7 +313,7 @@ class RequestCycle:
             connection.access.log(self.scope, status)
         # ASGI lets the head wait for the first piece of the body; not longer, though, than a turn of the event loop:
         # who waits for an event stream wants to see that it has begun.
-        self._head = head
+        self.waiting_head = head
         held = context.held
         held.append(self)
         if len(held) == 1:  # one call for all heads of a turn
@@ -321,7 +321,7 @@ class RequestCycle:
 
     def release_head(self) -> None:
         """Write the head where it still waits."""
-        head, self._head = self._head, None
+        head, self.waiting_head = self.waiting_head, None
         if head is not None and not self.connection.transport.is_closing():
             self._write_now(head)
 
@@ -352,17 +352,17 @@ class RequestCycle:
 
     def _write(self, data: bytes, last: bool) -> None:
         """Write a piece, behind the head where that still waits."""
-        head = self._head
+        head = self.waiting_head
         if head is None:
             if data:
                 self._write_now(data)
         elif len(data) > HIGH_WATER_LIMIT:
             # Not joined: a copy of a large body costs more than another write.
-            self._head = None
+            self.waiting_head = None
             self._write_now(head)
             self._write_now(data)
         elif data or last:
-            self._head = None
+            self.waiting_head = None
             # By far the most frequent one, without a call.
             whole = head + data
             connection = self.connection
