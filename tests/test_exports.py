@@ -7,6 +7,7 @@ import logging
 import re
 import runpy
 import ssl
+import subprocess
 import sys
 import types
 import typing
@@ -192,7 +193,7 @@ def test_reloader_without_watchfiles_looks_at_modification_times(monkeypatch: py
     monkeypatch.delitem(sys.modules, "uvicorn.supervisors.watchfilesreload")
     supervisors = importlib.import_module("uvicorn.supervisors")
     assert supervisors.__file__ is not None
-    assert runpy.run_path(supervisors.__file__)["ChangeReload"].__name__ == "StatReload"
+    assert runpy.run_path(supervisors.__file__)["__getattr__"]("ChangeReload").__name__ == "StatReload"
 
 
 def test_supervisors_are_one_thing_at_all_their_paths() -> None:
@@ -201,3 +202,20 @@ def test_supervisors_are_one_thing_at_all_their_paths() -> None:
     assert issubclass(
         found["uvicorn.supervisors"].ChangeReload, found["uvicorn.supervisors.basereload"].BaseReload
     )
+
+
+def test_a_master_imports_nothing_that_only_others_need() -> None:
+    unwanted = (
+        "watchfiles",
+        "anyio",
+        "a2wsgi",
+        "yaml",
+        "uvloop",
+        "httptools",
+        "websockets",
+        "wsproto",
+        "h11",
+    )
+    code = f"import sys, uvicorn.main, uvicorn.supervisor.master; print(*set({unwanted}) & set(sys.modules))"
+    found = subprocess.run([sys.executable, "-c", code], check=True, capture_output=True, text=True).stdout
+    assert found.split() == []

@@ -35,7 +35,6 @@ from uvicorn.logging import TRACE_LOG_LEVEL
 from uvicorn.middleware.asgi2 import ASGI2Middleware
 from uvicorn.middleware.message_logger import MessageLoggerMiddleware
 from uvicorn.middleware.proxy_headers import ProxyHeadersMiddleware
-from uvicorn.middleware.wsgi import ServedWSGIMiddleware
 from uvicorn.settings.kinds import Duration, Size, Umask
 from uvicorn.settings.sources import env_file_text
 from uvicorn.settings.table import OPTIONS
@@ -473,6 +472,8 @@ class Config:
         if self.interface == "auto":
             self.interface = "asgi3" if is_asgi3(app) else "asgi2"
         if self.interface == "wsgi":
+            from uvicorn.middleware.wsgi import ServedWSGIMiddleware  # noqa: PLC0415 - and a2wsgi with it
+
             app = ServedWSGIMiddleware(app)
             self.ws_protocol_class = None
         elif self.interface == "asgi2":

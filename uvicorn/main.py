@@ -64,11 +64,10 @@ from uvicorn.settings.derived import (
     schema_text,
 )
 from uvicorn.settings.layers import Layer, Problem, Resolved, SettingsError, merge
-from uvicorn.settings.sources import from_environ, from_yaml, missing_files, unsupported
+from uvicorn.settings.sources import from_environ, missing_files, unsupported
 from uvicorn.supervisor.notify import has_stored
 from uvicorn.supervisor.upgrade import HANDOVER_FD, TRIAL, taking_over
 from uvicorn.supervisor.upgrade import VERSION as HANDOVER_VERSION
-from uvicorn.supervisors import ChangeReload
 
 __all__ = [
     "HTTP_PROTOCOLS",
@@ -99,6 +98,10 @@ def __getattr__(name: str) -> Any:
         from uvicorn.server import ServerState  # noqa: PLC0415 - only for those who still ask here
 
         return ServerState
+    if name == "ChangeReload":
+        from uvicorn.supervisors import ChangeReload  # noqa: PLC0415 - imports what watches files
+
+        return ChangeReload
     raise AttributeError(f"module {__name__} has no attribute {name}")
 
 
@@ -246,6 +249,8 @@ def resolve(command_line: Layer) -> Resolved:
     layers: list[Layer] = [command_line, environ]
     problems: list[Problem] = []
     if path is not None:
+        from uvicorn.settings.yaml_file import from_yaml  # noqa: PLC0415 - 2 MB that only such a file needs
+
         from_file, problems = from_yaml(path.value, os.environ)
         if "config" in from_file:
             place = from_file["config"].place
@@ -477,6 +482,8 @@ def _run_reloader(config: Config, server: Server) -> None:
         except PidFileError as exc:
             logger.error("%s", exc)
             sys.exit(STARTUP_FAILURE)
+    from uvicorn.supervisors import ChangeReload  # noqa: PLC0415 - imports what watches files
+
     try:
         ChangeReload(config, target=server.run, sockets=sockets).run()
     finally:

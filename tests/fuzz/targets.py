@@ -36,7 +36,7 @@ from uvicorn.protocols.websockets._engine import Closed, Pong
 from uvicorn.protocols.websockets.websockets_sansio_impl import WebSocketsEngine
 from uvicorn.protocols.websockets.wsproto_impl import WSProtoEngine
 from uvicorn.settings.layers import SettingsError, merge
-from uvicorn.settings.sources import from_yaml
+from uvicorn.settings.yaml_file import from_yaml
 
 # llhttp takes several blanks between the words of a request line, which RFC 9112 3 allows; h11 does not.
 MORE_BLANKS = re.compile(rb"^[^\r\n]*  [^\r\n]*HTTP/|^[^\r\n]*HTTP/[^\r\n]* ", re.MULTILINE)
