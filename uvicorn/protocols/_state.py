@@ -6,6 +6,7 @@ import asyncio
 import sys
 from bisect import bisect_left
 from collections.abc import Callable
+from time import monotonic
 from typing import TYPE_CHECKING, Any, Protocol
 
 if TYPE_CHECKING:
@@ -52,6 +53,9 @@ class ServerState:
         tasks: The running application tasks.
         default_headers: What every response begins with; replaced, never changed in place, once a second.
         now: Coarse monotonic time in seconds, moved by the server's ticker; 0 where nobody moves it.
+        together: `started_at` of the requests that one task answers one after the other; when it is through with them, the
+            clock is read once for all, which is when an event loop like uvloop's sends their responses. Else 0.
+        answered_together: How many of them are answered.
         turn: Where durations are measured: monotonic time at which the first request of this turn of the event loop
             began, for all that begin before any application runs. To read the clock costs 50 ns; 0 where it is to be read.
         draining: Whether each answer should be its connection's last.
@@ -68,6 +72,7 @@ class ServerState:
         "_complained_at",
         "access",
         "address",
+        "answered_together",
         "bytes_in",
         "bytes_out",
         "connection_limit",
@@ -88,6 +93,7 @@ class ServerState:
         "settled",
         "slow",
         "tasks",
+        "together",
         "total_requests",
         "turn",
         "unremarkable",
@@ -112,6 +118,8 @@ class ServerState:
         self.default_headers: list[tuple[bytes, bytes]] = []
         self.now = 0.0
         self.turn = 0.0
+        self.together = 0.0
+        self.answered_together = 0
         self.draining = False
         self.request_limit = 0
         self.on_request_limit: Callable[[], None] | None = None
@@ -146,10 +154,27 @@ class ServerState:
         self.settled = True
         self.unremarkable = NOTHING
 
-    def remark(self, duration: float) -> None:
-        """A request was answered that has taken so many seconds: more than is `unremarkable`."""
+    def begin_together(self, started_at: float) -> None:
+        """One task begins to answer the requests that have begun at this time."""
+        if self.answered_together:
+            self.end_together()
+        self.together = started_at
+
+    def end_together(self) -> None:
+        """It is through with them, or waits with one that is not answered yet."""
+        count, started_at = self.answered_together, self.together
+        self.answered_together = 0
+        self.together = 0.0
+        if count:
+            duration = monotonic() - started_at
+            self.seconds += count * duration
+            if duration > self.unremarkable:
+                self.remark(duration, count)
+
+    def remark(self, duration: float, count: int = 1) -> None:
+        """So many requests were answered that have taken so many seconds: more than is `unremarkable`."""
         if duration > FAST:
-            self.slow[bisect_left(DURATIONS, duration)] += 1
+            self.slow[bisect_left(DURATIONS, duration)] += count
         if self.settled:
             self.unsettle()
 

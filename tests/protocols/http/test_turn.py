@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import asyncio
+import time
 import weakref
+from bisect import bisect_left
 from collections.abc import Awaitable, Callable, Coroutine
 from contextvars import ContextVar, copy_context
 from typing import Any
 
 import pytest
 
-from uvicorn.protocols._state import ServerState
+from uvicorn.protocols._state import DURATIONS, ServerState
 from uvicorn.protocols.http import _turn
 from uvicorn.protocols.http._turn import ALONE, APART, TurnTasks
 
@@ -26,6 +28,7 @@ class Request:
         self.application = application
         self.state = state
         self.task: asyncio.Task[None] | None = None
+        self.started_at = 0.0
         self.name = ""
         self.ran_in = 0
         self.complete = False
@@ -39,6 +42,8 @@ class Request:
         try:
             await self.application(self)
             self.complete = True
+            if self.started_at == self.state.together:
+                self.state.answered_together += 1
         finally:
             self.state.tasks.discard(self.task)  # type: ignore[arg-type]
 
@@ -297,5 +302,65 @@ def test_the_end_of_the_last_one_is_told() -> None:
         await turns.turn(answer, answer)
         assert told
         assert told[-1] == 0
+
+    run(test)
+
+
+# --- durations ------------------------------------------------------------------------------------------
+
+
+def measured(turns: Turns, *applications: Application) -> list[Request]:
+    turns.state.measured = True
+    requests = turns.begin(*applications)
+    for request in requests:
+        request.started_at = time.monotonic() - 2.0
+    for request in requests[1:]:
+        request.started_at = requests[0].started_at
+    return requests
+
+
+def test_the_clock_is_read_once_for_requests_that_are_answered_together() -> None:
+    async def test(turns: Turns) -> None:
+        measured(turns, answer, answer, answer)
+        await asyncio.sleep(0)
+        state = turns.state
+        assert 6.0 <= state.seconds < 30.0
+        assert sum(state.slow) == state.slow[bisect_left(DURATIONS, 2.0)] == 3
+        assert (state.together, state.answered_together) == (0.0, 0)
+
+    run(test)
+
+
+def test_who_waits_is_not_answered_together_with_the_others() -> None:
+    async def test(turns: Turns) -> None:
+        gate = asyncio.Event()
+
+        async def waits(request: Request) -> None:
+            await gate.wait()
+
+        measured(turns, answer, waits, answer)
+        await asyncio.sleep(0)
+        await asyncio.sleep(0)
+        state = turns.state
+        assert (state.together, state.answered_together) == (0.0, 0)
+        assert sum(state.slow) == 1
+        gate.set()
+        await turns.turn()
+        assert state.answered_together == 0
+
+    run(test)
+
+
+def test_what_an_error_has_left_is_counted_with_the_next_ones() -> None:
+    async def test(turns: Turns) -> None:
+        async def ends_it(request: Request) -> None:
+            raise asyncio.CancelledError
+
+        measured(turns, answer, ends_it)
+        await asyncio.sleep(0)
+        measured(turns, answer, answer)
+        await asyncio.sleep(0)
+        await asyncio.sleep(0)
+        assert sum(turns.state.slow) == 3
 
     run(test)

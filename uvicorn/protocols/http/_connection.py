@@ -382,10 +382,14 @@ class HTTPConnection(ConnectionLifetime):
         state = self.server_state
         state.total_requests += 1
         if state.measured:
-            duration = monotonic() - cycle.started_at
-            state.seconds += duration
-            if duration > state.unremarkable:
-                state.remark(duration)
+            started_at = cycle.started_at
+            if started_at == state.together:
+                state.answered_together += 1
+            else:
+                duration = monotonic() - started_at
+                state.seconds += duration
+                if duration > state.unremarkable:
+                    state.remark(duration)
         if state.total_requests == state.request_limit:
             state.limit_reached()
         self.current = None

@@ -91,17 +91,23 @@ class TurnTasks:
         self._loop.call_soon(partial(self._look, cycles), context=untouched)
         cycles.reverse()
         traces = _traces(task)
+        state = self._state
+        if state.measured:
+            state.begin_together(cycles[-1].started_at)
         while True:
             await cycles.pop().run()
             if not cycles:
-                return
+                break
             # Two contexts that share all they hold are compared by that, in no time.
             if context != untouched or _traces(task) != traces:
                 self._separate(cycles)
-                return
+                break
+        if state.answered_together:
+            state.end_together()
 
     def _look(self, cycles: list[RequestCycle]) -> None:
         """The turn in which they should all have been answered is over: does an application wait?"""
+        self._state.end_together()  # who waits is looked at on its own
         if cycles:
             self._separate(cycles)
 
