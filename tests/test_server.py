@@ -1399,6 +1399,20 @@ def test_context_of_a_request_is_a_copy_of_the_servers_or_empty(
     run(test)
 
 
+def test_a_pipelined_request_does_not_see_what_the_one_before_has_set(run: Run, http: Any) -> None:
+    async def test() -> None:
+        VISITS.set("of the server")
+        async with serving(make(visited, http=http, lifespan="off")) as server:
+            async with connected(port_of(server)) as client, connected(port_of(server)) as other:
+                post = b"POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 1\r\n\r\n"
+                client.writer.write(b"GET / HTTP/1.1\r\nHost: a\r\n\r\n" * 3 + post + b"x")
+                other.request()
+                found = [await client.response() for _ in range(4)] + [await other.response()]
+            assert [body for _, body in found] == [b"of the server"] * 5
+
+    run(test)
+
+
 # --- hooks ----------------------------------------------------------------------------------------------------------
 
 

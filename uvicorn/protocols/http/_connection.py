@@ -350,9 +350,10 @@ class HTTPConnection(ConnectionLifetime):
             cycle.started_at = turn
         else:
             cycle.started_at = state.now
-        # An application that is called before the body has come waits for it, as a rule.
-        if context.turn is not None and not cycle.more_body:
-            context.turn.begin(cycle)
+        if context.turn is not None:
+            # An application that is called before the body has come waits for it, as a rule.
+            begin = context.turn.begin_apart if cycle.more_body else context.turn.begin
+            begin(cycle)
             return
         task = cycle.task = context.create_task(cycle.run())
         if not (context.starts_eagerly and task.done()):

@@ -57,14 +57,15 @@ class TurnTasks:
             coming.append(cycle)
         elif self._apart:
             self._apart -= 1
-            self._begin_apart(cycle)
+            self.begin_apart(cycle)
         else:
             coming = self._coming = [cycle]
             context = self._context.copy()
             self._task = asyncio.Task(self._answer(coming, context), loop=self._loop, context=context)
             self._state.tasks.add(self._task)
 
-    def _begin_apart(self, cycle: RequestCycle) -> None:
+    def begin_apart(self, cycle: RequestCycle) -> None:
+        """The same, with a task of its own."""
         task = cycle.task = asyncio.Task(cycle.run(), loop=self._loop, context=self._context.copy())
         self._state.tasks.add(task)
 
@@ -114,7 +115,7 @@ class TurnTasks:
     def _separate(self, cycles: list[RequestCycle]) -> None:
         self._apart = APART
         while cycles:
-            self._begin_apart(cycles.pop())
+            self.begin_apart(cycles.pop())
 
 
 def _traces(task: Any) -> tuple[int, int, str, int, list[object]]:
