@@ -54,7 +54,7 @@ class ServerState:
         default_headers: What every response begins with; replaced, never changed in place, once a second.
         now: Coarse monotonic time in seconds, moved by the server's ticker; 0 where nobody moves it.
         together: `started_at` of the requests that one task answers one after the other; when it is through with them, the
-            clock is read once for all, which is when an event loop like uvloop's sends their responses. Else 0.
+            clock is read once for all, which is when an event loop like uvloop's sends their responses. Else -1.
         answered_together: How many of them are answered.
         turn: Where durations are measured: monotonic time at which the first request of this turn of the event loop
             began, for all that begin before any application runs. To read the clock costs 50 ns; 0 where it is to be read.
@@ -118,7 +118,7 @@ class ServerState:
         self.default_headers: list[tuple[bytes, bytes]] = []
         self.now = 0.0
         self.turn = 0.0
-        self.together = 0.0
+        self.together = NOTHING
         self.answered_together = 0
         self.draining = False
         self.request_limit = 0
@@ -164,7 +164,7 @@ class ServerState:
         """It is through with them, or waits with one that is not answered yet."""
         count, started_at = self.answered_together, self.together
         self.answered_together = 0
-        self.together = 0.0
+        self.together = NOTHING
         if count:
             duration = monotonic() - started_at
             self.seconds += count * duration
