@@ -6,9 +6,12 @@ import os
 import socket
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from typing import assert_never
 
-from uvicorn._ipc.channel import Receiver
-from uvicorn._ipc.scoreboard import Row, Scoreboard
+from uvicorn._ipc.channel import Kind, Message, Receiver
+from uvicorn._ipc.scoreboard import Cell, Row, Scoreboard
+from uvicorn.supervisor import events
+from uvicorn.supervisor.events import Event
 from uvicorn.supervisor.listeners import ListenerSet
 from uvicorn.supervisor.pool import Worker
 from uvicorn.supervisor.upgrade import HandedWorker, hand_worker
@@ -28,6 +31,43 @@ class Link:
     receiver: Receiver | None
     sockets: Sequence[socket.socket | None]
     pid: int
+
+
+def event_of(wid: int, message: Message) -> Event | None:
+    """What a worker's message means to the machine; None where it is for people only."""
+    match message.kind:
+        case Kind.READY:
+            return events.Ready(wid)
+        case Kind.RECYCLE:
+            return events.RecycleWanted(wid, message.text)
+        case Kind.STOPPED_ACCEPTING:
+            return events.StoppedAccepting(wid)
+        case Kind.FAILED:
+            return events.Complained(wid, message.text)
+        case Kind.ANSWER:
+            return events.Reported(wid, message.text)
+        case Kind.REOPENED:
+            return events.Reopened(wid, message.text)
+        case Kind.OVER_LIMIT:
+            return events.OverLimit(wid, message.text)
+        case Kind.REPORT:
+            return None
+        case _:
+            assert_never(message.kind)
+
+
+def readings_of(links: Mapping[int, Link]) -> tuple[events.Reading, ...]:
+    """The signs of life of all workers that have been ready."""
+    return tuple(
+        events.Reading(wid, link.row.seconds(Cell.LOOP_TICK), link.row.seconds(Cell.THREAD_TICK))
+        for wid, link in links.items()
+        if link.row[Cell.READY]
+    )
+
+
+def smallest(links: Mapping[int, Link]) -> int:
+    """The memory of the smallest worker, in bytes: a fresh one is about as large. 0 where none is known."""
+    return min((size for link in links.values() if (size := link.row[Cell.RSS])), default=0)
 
 
 def hand_links(workers: Iterable[Worker], links: Mapping[int, Link]) -> list[HandedWorker]:

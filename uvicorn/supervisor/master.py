@@ -17,7 +17,7 @@ from typing import assert_never
 
 from uvicorn._addresses import BindError
 from uvicorn._closing import close_quietly
-from uvicorn._ipc.channel import Kind, Message, Wish, ask
+from uvicorn._ipc.channel import Kind, Wish, ask
 from uvicorn._ipc.control import ControlMain
 from uvicorn._ipc.mold import MoldMain
 from uvicorn._ipc.scoreboard import Cell, Drain, Scoreboard
@@ -30,7 +30,7 @@ from uvicorn.supervisor.control import ControlPost
 from uvicorn.supervisor.events import Event
 from uvicorn.supervisor.host import Host
 from uvicorn.supervisor.leftovers import Leftovers
-from uvicorn.supervisor.links import Link, hand_links, take_links
+from uvicorn.supervisor.links import Link, event_of, hand_links, readings_of, smallest, take_links
 from uvicorn.supervisor.listeners import ListenerSet
 from uvicorn.supervisor.machine import Machine
 from uvicorn.supervisor.notify import ServiceManager
@@ -283,30 +283,11 @@ class Master:
         if not is_open:
             close_quietly(link.receiver.sock)
             link.receiver = None
-        return [event for message in messages if (event := self._event_of(wid, message)) is not None]
-
-    def _event_of(self, wid: int, message: Message) -> Event | None:
-        match message.kind:
-            case Kind.READY:
-                return events.Ready(wid)
-            case Kind.RECYCLE:
-                return events.RecycleWanted(wid, message.text)
-            case Kind.STOPPED_ACCEPTING:
-                return events.StoppedAccepting(wid)
-            case Kind.FAILED:
-                return events.Complained(wid, message.text)
-            case Kind.ANSWER:
-                return events.Reported(wid, message.text)
-            case Kind.REOPENED:
-                return events.Reopened(wid, message.text)
-            case Kind.OVER_LIMIT:
-                return events.OverLimit(wid, message.text)
-            case Kind.REPORT:
+        for message in messages:
+            if message.kind is Kind.REPORT:
                 worker = self._machine.state.pool.workers.get(wid)
                 logger.error("Report of %s:\n%s", worker.name if worker else f"worker {wid}", message.text)
-                return None
-            case _:
-                assert_never(message.kind)
+        return [event for message in messages if (event := event_of(wid, message)) is not None]
 
     def _reap(self) -> list[Event]:
         found: list[Event] = []
@@ -368,7 +349,8 @@ class Master:
             case actions.Forget(wid, pid):
                 self._forget(wid, pid)
             case actions.ReadHealth():
-                return [self._read_health()]
+                headroom = self._host.has_headroom(smallest(self._links))
+                return [events.HealthRead(readings_of(self._links), headroom)]
             case actions.Inspect(wid):
                 return self._inspect(wid)
             case actions.LoadSettings(generation):
@@ -482,16 +464,6 @@ class Master:
         """Whether a signal has come that ends the wait for what workers have left behind."""
         signalled, _ = self._signals.read()
         return any(isinstance(event, events.StopRequested) for event in signalled)
-
-    def _read_health(self) -> Event:
-        readings = tuple(
-            events.Reading(wid, link.row.seconds(Cell.LOOP_TICK), link.row.seconds(Cell.THREAD_TICK))
-            for wid, link in self._links.items()
-            if link.row[Cell.READY]
-        )
-        # A fresh worker is about as large as the smallest one.
-        sizes = [link.row[Cell.RSS] for link in self._links.values() if link.row[Cell.RSS]]
-        return events.HealthRead(readings, self._host.has_headroom(min(sizes, default=0)))
 
     # --- settings ----------------------------------------------------------------------------
 
