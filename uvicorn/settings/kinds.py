@@ -12,7 +12,6 @@ import re
 import reprlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from fractions import Fraction
 from typing import Any
 
 from uvicorn._addresses import parse_bind
@@ -214,8 +213,9 @@ class Size(Kind):
                 raise ValueError(
                     f"{_shown(value)} is not a valid integer: give bytes, or a number with K, M or G."
                 )
-            # Fractions, because a float would round what is larger than 2**53.
-            value = int(Fraction(match[1]) * unit)
+            # Without a float, which would round what is larger than 2**53.
+            whole, _, part = match[1].partition(".")
+            value = int(whole) * unit + int(part or "0") * unit // 10 ** len(part)
         if isinstance(value, bool) or not isinstance(value, int):
             raise ValueError(f"{_shown(value)} is not a valid integer.")
         _check_bounds(value, self.minimum, None)

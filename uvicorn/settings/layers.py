@@ -6,7 +6,6 @@ every layer is checked all the same, so that a mistake in the YAML file does not
 
 from __future__ import annotations
 
-import difflib
 import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -157,6 +156,8 @@ def merge(
 
 
 def _nearest(name: str) -> str:
+    import difflib  # noqa: PLC0415 - for mistakes only
+
     known = [APP.name, *BY_NAME]
     matches = difflib.get_close_matches(name.replace("-", "_").lower(), known, n=1, cutoff=0.6)
     return f"; did you mean {matches[0]!r}?" if matches else "."

@@ -14,7 +14,6 @@ import select
 import signal
 import socket
 import sys
-import tempfile
 import time
 from collections.abc import Callable, Generator, Mapping, MutableMapping, Sequence
 from dataclasses import asdict, dataclass, field
@@ -266,6 +265,8 @@ def write(handover: Handover) -> int:
     if hasattr(os, "memfd_create"):
         fd = os.memfd_create("uvicorn-handover")
     else:  # pragma: no cover - not on Linux
+        import tempfile  # noqa: PLC0415 - and much else with it
+
         fd, path = tempfile.mkstemp(prefix="uvicorn-handover-")
         os.unlink(path)
     try:
