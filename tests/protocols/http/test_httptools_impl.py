@@ -50,6 +50,20 @@ def test_request_is_told_as_head_body_and_end() -> None:
     assert listener.headers == [[(b"host", b"example.org"), (b"x-a", b"b"), (b"content-length", b"5")]]
 
 
+@pytest.mark.parametrize("size", [1, 100, 1000])
+def test_behind_the_last_request_nothing_is_told_however_it_is_cut(size: int) -> None:
+    class Last(Listener):
+        """Knows of a reason to take a request for the last one that the parser does not know of."""
+
+        def on_head(self, *head: Any) -> bool:
+            taken = super().on_head(*head)
+            self.client_goes_on = False
+            return taken
+
+    post = request("POST / HTTP/1.1", "Content-Length: 5", body=b"hello")
+    assert fed(*cut(GET + post + b"no request", size), listener=Last()).events == GET_EVENTS
+
+
 @pytest.mark.parametrize("size", [1, 2, 3, 5, 8, 13, 21, 1000])
 def test_request_is_told_the_same_however_it_is_cut(size: int) -> None:
     data = request("POST /a HTTP/1.1", "X-A: b", "Content-Length: 5", body=b"hello") + GET

@@ -236,7 +236,7 @@ class HttpToolsCodec:
 
     def on_headers_complete(self) -> None:
         parser = self._parser
-        if self._priming or parser is None:  # dropped, while it was looking at more of the same packet
+        if self._priming or self._finished:  # none was to follow, and here is more of the same packet
             return
         version = parser.get_http_version()
         upgrade = parser.should_upgrade()
@@ -267,12 +267,14 @@ class HttpToolsCodec:
                 self._headers = headers
 
     def on_body(self, data: bytes) -> None:
+        if self._finished:
+            return
         self._fed -= FRAMING_RATIO * len(data)
         self._bodies.append(data)
         self._connection.on_body(data)
 
     def on_message_complete(self) -> None:
-        if self._upgrading or (self._bypassing and not self._priming):
+        if self._finished or self._upgrading or (self._bypassing and not self._priming):
             return
         self._fed = 0
         self._in_head = True
