@@ -21,9 +21,10 @@ import pytest
 import websockets.sync.client
 import yaml
 
-from tests.deploy.test_proxies import admin_port, free_port, replaced
+from tests.deploy.test_proxies import admin_port, replaced
 from tests.e2e.harness import APP, PATIENCE, ROOT, Service, wait_for
 from tests.e2e.load import Load
+from tests.ports import free_port
 
 PROMETHEUS = shutil.which("prometheus")
 PROMTOOL = shutil.which("promtool")

@@ -24,6 +24,7 @@ import yaml
 from tests.e2e.harness import APP, AS_ROOT, PATIENCE, ROOT, Service, wait_for
 from tests.e2e.load import Load
 from tests.markdown import blocks
+from tests.ports import free_port
 
 pytestmark = pytest.mark.e2e
 
@@ -64,12 +65,6 @@ def settings(heading: str) -> dict[str, Any]:
     (found,) = (each for each in blocks(page) if (each.heading, each.language) == (heading, "yaml"))
     loaded: dict[str, Any] = yaml.safe_load(found.text)
     return loaded
-
-
-def free_port() -> int:
-    with socket.create_server(("127.0.0.1", 0)) as sock:
-        port: int = sock.getsockname()[1]
-        return port
 
 
 def replaced(text: str, *pairs: tuple[str, str]) -> str:

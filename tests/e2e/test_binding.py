@@ -15,6 +15,7 @@ from pathlib import Path
 import pytest
 
 from tests.e2e.harness import APP, PATIENCE, ROOT, Service, read_response, wait_for
+from tests.ports import free_port
 
 BOTH = pytest.mark.parametrize("workers", [(), ("--workers", "2")], ids=["single", "workers"])
 
@@ -43,12 +44,6 @@ def answers(family: socket.AddressFamily, address: object) -> bool:
             return False
         client.sendall(b"GET / HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n")
         return read_response(client)[0] == 200
-
-
-def free_port() -> int:
-    with socket.create_server(("127.0.0.1", 0)) as sock:
-        port: int = sock.getsockname()[1]
-        return port
 
 
 # --- every kind of address --------------------------------------------------------------------------

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import socket
 import subprocess
 import sys
 import urllib.request
@@ -13,6 +12,7 @@ from pathlib import Path
 import pytest
 
 from tests.e2e.harness import PATIENCE, ROOT, wait_for
+from tests.ports import free_port
 
 IMPORTS = """
 import uvicorn
@@ -75,12 +75,6 @@ if __name__ == "__main__":
     uvicorn.run = on_another_port
     runpy.run_path(sys.argv[1], run_name="__main__")
 """
-
-
-def free_port() -> int:
-    with socket.create_server(("127.0.0.1", 0)) as sock:
-        port: int = sock.getsockname()[1]
-        return port
 
 
 @contextmanager

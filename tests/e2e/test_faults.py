@@ -21,6 +21,7 @@ import pytest
 
 from tests.e2e.harness import APP, PATIENCE, ROOT, Service, read_response, wait_for
 from tests.e2e.load import Load
+from tests.ports import free_port
 
 linux = pytest.mark.skipif(not sys.platform.startswith("linux"), reason="the fault is injected as on Linux")
 
@@ -320,11 +321,6 @@ def test_a_log_whose_reader_has_gone_stops_nothing(directory: Path, workers: tup
         assert process.wait(PATIENCE) == (0 if workers else -signal.SIGTERM)
     finally:
         end(process)
-
-
-def free_port() -> int:
-    with socket.create_server(("127.0.0.1", 0)) as server:
-        return int(server.getsockname()[1])
 
 
 def start(directory: Path, log: object, *arguments: str) -> subprocess.Popen[bytes]:

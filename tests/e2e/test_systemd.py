@@ -19,6 +19,7 @@ import pytest
 
 from tests.e2e.harness import APP, PATIENCE, ROOT, Service, read_response
 from tests.e2e.manager import Manager, passing, passing_fds
+from tests.ports import free_ports
 
 pytestmark = pytest.mark.skipif(sys.platform == "win32", reason="systemd is elsewhere")
 
@@ -424,14 +425,6 @@ def activated(tmp_path: Path, names: str, arguments: tuple[str, ...], *ports: in
     service = Service(tmp_path, *arguments, through=through)
     service.wait_log("Listening on", len(ports))
     return service
-
-
-def free_ports(count: int) -> list[int]:
-    held = [listening() for _ in range(count)]
-    ports = [sock.getsockname()[1] for sock in held]
-    for sock in held:
-        sock.close()
-    return ports
 
 
 @pytest.mark.skipif(ACTIVATE is None, reason="systemd-socket-activate is not installed (package systemd)")
