@@ -290,7 +290,8 @@ loggers:
         wait_for(lambda: current.exists() and current.read_text().count("ready after") == 2, "two workers")
         current.rename(tmp_path / "server.log.1")
         service.send_signal(signal.SIGUSR1)
-        wait_for(current.exists, "a new file")
+        said = "Master and workers have reopened their log files."
+        wait_for(lambda: current.exists() and said in current.read_text(), "a new file for all")
         before = (tmp_path / "server.log.1").read_text()
 
         def asked() -> bool:
