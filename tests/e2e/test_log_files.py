@@ -7,7 +7,6 @@ import os
 import re
 import shutil
 import signal
-import socket
 import subprocess
 import sys
 from pathlib import Path
@@ -18,6 +17,7 @@ import pytest
 
 from tests.e2e.harness import PATIENCE, ROOT, Service, wait_for
 from tests.e2e.load import Load
+from tests.ports import free_port
 
 HANDLERS = ["FileHandler", "handlers.WatchedFileHandler", "handlers.RotatingFileHandler"]
 
@@ -42,8 +42,7 @@ class Logged(Service):
         (directory / "log.yaml").write_text(LOG_CONFIG.format(handler=handler))
         self.logs = directory / "logs"
         self.logs.mkdir()
-        with socket.create_server(("127.0.0.1", 0)) as probe:
-            self.number = probe.getsockname()[1]
+        self.number = free_port()
         super().__init__(
             directory,
             "--port",

@@ -24,6 +24,7 @@ import trustme
 
 from tests.e2e.harness import APP, PATIENCE, ROOT, Service, wait_for
 from tests.e2e.load import Load
+from tests.ports import free_port
 
 pytestmark = [
     pytest.mark.skipif(os.geteuid() != 0, reason="only root can let workers run as somebody else"),
@@ -273,8 +274,7 @@ def test_log_files_are_given_to_the_workers_user_and_opened_again(
         "    logging.getLogger('uvicorn.app').warning('noted by %s', os.getpid())\n"
         "    await answer(send, b'noted')\nROUTES['/note'] = note\n"
     )
-    with socket.create_server(("127.0.0.1", 0)) as probe:
-        port = probe.getsockname()[1]
+    port = free_port()
     arguments = ("--port", str(port), "--workers", "2", "--no-access-log", "--log-config", "log.yaml")
     with serve(*arguments) as service:
         wait_for(lambda: log.exists() and log.read_text().count("ready after") == 2, "two workers")
@@ -296,8 +296,7 @@ def test_a_log_file_that_is_a_link_is_not_given_away(serve: Serve, place: Path) 
     precious.touch()
     (place / "server.log").symlink_to(precious)
     (place / "log.yaml").write_text(LOG_CONFIG % (place / "server.log"))
-    with socket.create_server(("127.0.0.1", 0)) as probe:
-        port = probe.getsockname()[1]
+    port = free_port()
     arguments = ("--port", str(port), "--workers", "1", "--log-config", "log.yaml")
     with serve(*arguments) as service:
         wait_for(lambda: "ready after" in precious.read_text(), "a worker")

@@ -22,6 +22,7 @@ import pytest
 
 from tests.e2e.harness import APP, PATIENCE, ROOT, Service, read_response, wait_for
 from tests.e2e.load import Load
+from tests.ports import free_port
 from uvicorn.config import LOGGING_CONFIG
 
 
@@ -283,8 +284,7 @@ loggers:
     )
     current = tmp_path / "server.log"
     # The log goes to the file, so the port is chosen here.
-    with socket.create_server(("127.0.0.1", 0)) as probe:
-        port = probe.getsockname()[1]
+    port = free_port()
     arguments = ("--port", str(port), "--workers", "2", "--log-config", "log.yaml")
     with Service(tmp_path, *arguments) as service:
         wait_for(lambda: current.exists() and current.read_text().count("ready after") == 2, "two workers")

@@ -24,6 +24,7 @@ from pathlib import Path
 from tests.e2e.harness import PATIENCE, Service, read_response, wait_for
 from tests.e2e.manager import Manager
 from tests.inject.faults import ERRORS, can_fail, places
+from tests.ports import free_port
 
 PHASES = ("start", "reload", "death", "reopen", "scale", "upgrade", "takeover", "stop")
 SETUPS = ("fork", "preload")
@@ -136,8 +137,7 @@ class Life:
         self.directory = directory
         self.injection = injection
         self.trace = directory / "trace"
-        with socket.create_server(("127.0.0.1", 0)) as probe:
-            self.port = probe.getsockname()[1]
+        self.port = free_port()
         preload = "true" if injection.setup == "preload" else "false"
         (directory / "uvicorn.yaml").write_text(CONFIG.format(port=self.port, preload=preload))
         self.manager = Manager(directory / "notify.sock")
