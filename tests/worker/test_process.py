@@ -11,6 +11,7 @@ import logging
 import os
 import select
 import signal
+import socket
 import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -239,6 +240,29 @@ def test_sigterm_while_the_event_loop_ends_changes_nothing(run: Run) -> None:
 
     child = run(Told(Config(plain, log_config=None, lifespan="off")).run)
     assert child.wait() == 0
+    assert "ended in order" in child.log
+    assert "Traceback" not in child.log
+
+
+@pytest.mark.parametrize("loop", ["uvloop", "asyncio"])
+def test_sigterm_while_the_event_loop_begins_ends_it_in_order(run: Run, loop: str) -> None:
+    class Told(Server):
+        def run(self, sockets: Any = None) -> None:
+            # Both loops make a pair of sockets to be woken by; uvloop does it when it begins to run.
+            set_blocking = socket.socket.setblocking
+
+            def told(sock: socket.socket, flag: bool) -> None:
+                signal.raise_signal(signal.SIGTERM)
+                say("told")
+                set_blocking(sock, flag)
+
+            socket.socket.setblocking = told  # type: ignore[method-assign] # in this child only
+            super().run(sockets)
+            say("ended in order")
+
+    child = run(Told(Config(plain, log_config=None, loop=loop)).run)
+    assert child.wait() == 0
+    assert "told\n" in child.log
     assert "ended in order" in child.log
     assert "Traceback" not in child.log
 

@@ -81,14 +81,18 @@ def main(start: ControlStart) -> int:
     # Not in the handler itself, which may come in the middle of a line.
     signal.signal(signal.SIGUSR1, lambda number, frame: _thread.start_new_thread(reopen_or_complain, ()))
     signal_at_parents_death(signal.SIGTERM)
-    # Also what the server does in the end: it raises the signal that has stopped it again.
-    signal.signal(signal.SIGTERM, _leave)
+    server = _server(start)
+
+    def leave(number: int, frame: FrameType | None) -> None:
+        # No exception, which may come at any place of the event loop's own beginning and end.
+        server.should_exit = True
+
+    signal.signal(signal.SIGTERM, leave)
     signal.pthread_sigmask(signal.SIG_SETMASK, ())
     if os.getppid() != start.master_pid:
         return 0  # it died before we could ask to be told
     # Its own comings and goings are in the master's log.
     logger.setLevel(logging.WARNING)
-    server = _server(start)
     sockets = [*([start.control] if start.control is not None else []), *start.admin]
     server.run(sockets)
     return 0
@@ -117,7 +121,3 @@ def _server(start: ControlStart) -> Server:
     server = Server(config)
     server.hooks = ControlHooks(start, app.ending.set)
     return server
-
-
-def _leave(number: int, frame: FrameType | None) -> None:
-    raise SystemExit(0)

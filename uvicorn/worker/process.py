@@ -13,6 +13,7 @@ import signal
 import sys
 import threading
 from collections.abc import Generator, Mapping
+from types import FrameType
 from typing import Any
 
 import psutil
@@ -54,7 +55,8 @@ def main(start: WorkerStart, preloaded: Mapping[int, Any] | None = None) -> int:
     health = HealthThread(
         start.row, start.sender, start.healthcheck, lambda: leave_as_orphan(hooks, server), server
     )
-    _set_up_process(start, server, health, preloaded or {})
+    leaving = Leaving(server)
+    _set_up_process(start, leaving, server, health, preloaded or {})
     health.start()
     complaint = Complaint()
     logger.addFilter(complaint)
@@ -67,7 +69,7 @@ def main(start: WorkerStart, preloaded: Mapping[int, Any] | None = None) -> int:
     try:
         if preloaded is None:
             forget_application_modules()
-        code = _serve(start, server, hooks)
+        code = _serve(start, server, hooks, leaving)
         if code == STARTUP_FAILURE and complaint.text:
             start.sender.send(Kind.FAILED, complaint.text)
     finally:
@@ -80,7 +82,7 @@ def main(start: WorkerStart, preloaded: Mapping[int, Any] | None = None) -> int:
     return code
 
 
-def _serve(start: WorkerStart, server: Server | None, hooks: WorkerHooks) -> int:
+def _serve(start: WorkerStart, server: Server | None, hooks: WorkerHooks, leaving: Leaving) -> int:
     try:
         if not _step_down(start, server):
             return STARTUP_FAILURE
@@ -90,6 +92,7 @@ def _serve(start: WorkerStart, server: Server | None, hooks: WorkerHooks) -> int
             hooks.attach(server)
             if not server.config.loaded:
                 server.config.load()
+            leaving.in_order = True
         start.target(start.sockets)
     except SystemExit as exc:
         return exit_code_of(exc)
@@ -99,7 +102,7 @@ def _serve(start: WorkerStart, server: Server | None, hooks: WorkerHooks) -> int
             return STARTUP_FAILURE
         logger.error("The server failed.", exc_info=(type(exc), exc, own_traceback(exc)))
         return 1
-    if server is None or server.started or server.force_exit or start.row[Cell.DRAIN]:
+    if server is None or server.started or server.force_exit or leaving.told or start.row[Cell.DRAIN]:
         return 0
     return STARTUP_FAILURE
 
@@ -141,12 +144,40 @@ def end_with_master(master_pid: int) -> None:
         raise SystemExit(0)  # it died before we could ask to be told
 
 
+class Leaving:
+    """SIGTERM outside of the time in which the server takes signals itself.
+
+    An application's import is ended at once: it may hang. From then on an exception is no way to end: it may come at any
+    place of the event loop's own beginning and end, and leave that half done, with a traceback. So the server is asked to
+    stop, which it looks at before it does anything.
+
+    Attributes:
+        in_order: Whether the server is asked.
+        told: Whether the signal has come.
+    """
+
+    def __init__(self, server: Server | None) -> None:
+        self._server = server
+        self.in_order = False
+        self.told = False
+
+    def __call__(self, number: int, frame: FrameType | None) -> None:
+        self.told = True
+        if self._server is None or not self.in_order:
+            raise SystemExit(0)
+        self._server.should_exit = True
+
+
 def _set_up_process(
-    start: WorkerStart, server: Server | None, health: HealthThread, preloaded: Mapping[int, Any]
+    start: WorkerStart,
+    leaving: Leaving,
+    server: Server | None,
+    health: HealthThread,
+    preloaded: Mapping[int, Any],
 ) -> None:
     # Written by C code, without the GIL: also where Python cannot run any more.
     faulthandler.enable(file=2, all_threads=True)
-    signal.signal(signal.SIGTERM, lambda number, frame: _leave_early(server))
+    signal.signal(signal.SIGTERM, leaving)
     signal.signal(signal.SIGQUIT, lambda number, frame: _hurry(server))
     signal.signal(signal.SIGUSR1, lambda number, frame: health.reopen_soon())
     for number, handler in preloaded.items():
@@ -162,16 +193,6 @@ def forget_exit_handlers() -> None:
     multiprocessing_util = sys.modules.get("multiprocessing.util")
     if multiprocessing_util is not None:  # else it registers itself when it is imported
         atexit.register(multiprocessing_util._exit_function)  # noqa: SLF001
-
-
-def _leave_early(server: Server | None) -> None:
-    """SIGTERM outside of the server's own time: nothing to finish, or it is being finished.
-
-    A server that has served is on its way out: what still runs is the event loop's own end, which an exception in any
-    place of it would leave half done, with a traceback.
-    """
-    if server is None or not server.started:
-        raise SystemExit(0)
 
 
 def _hurry(server: Server | None) -> None:
