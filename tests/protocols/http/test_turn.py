@@ -8,13 +8,14 @@ import weakref
 from bisect import bisect_left
 from collections.abc import Awaitable, Callable, Coroutine
 from contextvars import ContextVar, copy_context
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 
 from uvicorn.protocols._state import DURATIONS, ServerState
 from uvicorn.protocols.http import _turn
-from uvicorn.protocols.http._turn import ALONE, APART, TurnTasks
+from uvicorn.protocols.http._turn import ALONE, APART, BATCH, TurnTasks
 
 Application = Callable[["Request"], Awaitable[None]]
 
@@ -53,7 +54,7 @@ class Turns:
 
     def __init__(self) -> None:
         self.state = ServerState()
-        self.tasks = TurnTasks(asyncio.get_running_loop(), self.state, copy_context())
+        self.tasks = TurnTasks(asyncio.get_running_loop(), self.state, copy_context(), lambda: None)
 
     def begin(self, *applications: Application) -> list[Request]:
         requests = [Request(application, self.state) for application in applications]
@@ -306,6 +307,284 @@ def test_the_end_of_the_last_one_is_told() -> None:
     run(test)
 
 
+# --- many in one turn -----------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def two_at_most(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The third request of a turn has the first two answered."""
+    assert BATCH > 2
+    monkeypatch.setattr(_turn, "BATCH", 2)
+
+
+async def from_a_callback(turns: Turns, *applications: Application) -> list[Request]:
+    """Begin requests as a connection does when it reads: while no task runs. They may be on their way afterwards."""
+    read: asyncio.Future[list[Request]] = asyncio.get_running_loop().create_future()
+
+    def reads() -> None:
+        try:
+            read.set_result(turns.begin(*applications))
+        except Exception as exc:  # noqa: BLE001 - raised where it is awaited
+            read.set_exception(exc)
+
+    asyncio.get_running_loop().call_soon(reads)
+    return await read
+
+
+def note_begun(turns: Turns, begun: list[Request]) -> None:
+    """Have each request in the list before it is begun."""
+    begin = turns.tasks.begin
+
+    def noted(request: Request) -> None:
+        begun.append(request)
+        begin(request)  # type: ignore[arg-type]
+
+    turns.tasks = SimpleNamespace(begin=noted)  # type: ignore[assignment]
+
+
+async def ended(turns: Turns) -> None:
+    while turns.state.tasks:
+        await asyncio.sleep(0)
+    await asyncio.sleep(0)  # callbacks of the last one
+
+
+@pytest.mark.usefixtures("two_at_most")
+def test_of_many_requests_the_first_are_answered_before_more_are_read() -> None:
+    async def test(turns: Turns) -> None:
+        done: list[list[bool]] = []
+
+        async def looks(request: Request) -> None:
+            done.append([other.complete for other in begun])
+
+        begun: list[Request] = []
+        note_begun(turns, begun)
+        requests = await from_a_callback(turns, looks, looks, looks, looks, looks)
+        await ended(turns)
+        assert [len(each) for each in done] == [3, 3, 5, 5, 5]
+        assert [sum(each) for each in done] == [0, 1, 2, 3, 4]
+        assert len(set(tasks_of(requests))) == 1
+
+    run(test)
+
+
+@pytest.mark.usefixtures("two_at_most")
+def test_whoever_waits_among_many_goes_on_in_the_task_that_it_has_seen() -> None:
+    async def test(turns: Turns) -> None:
+        loop = asyncio.get_running_loop()
+        seen: list[Any] = []
+
+        async def waits(request: Request) -> None:
+            seen.append(asyncio.current_task())
+            variable.set("its own")
+            await asyncio.sleep(0)
+            answers = loop.create_future()
+            loop.call_soon(answers.set_result, 5)
+            seen.append(await answers)
+            fails = loop.create_future()
+            loop.call_soon(fails.set_exception, KeyError("lost"))
+            with pytest.raises(KeyError, match="lost"):
+                await fails
+            seen.append(variable.get())
+            seen.append(asyncio.current_task())
+
+        async def looks(request: Request) -> None:
+            seen.append(variable.get())
+
+        requests = await from_a_callback(turns, answer, waits, looks, looks)
+        assert requests[0].complete
+        await ended(turns)
+        names = tasks_of(requests)
+        assert names[0] == names[1] != names[2]
+        assert seen[0] is seen.pop()
+        assert seen[1:] == ["untouched", "untouched", 5, "its own"]
+        assert variable.get() == "untouched"
+
+    run(test)
+
+
+@pytest.mark.usefixtures("two_at_most")
+def test_whoever_waits_among_many_can_be_cancelled() -> None:
+    async def test(turns: Turns) -> None:
+        caught: list[str] = []
+
+        async def waits(request: Request) -> None:
+            try:
+                await asyncio.sleep(1000)
+            except asyncio.CancelledError:
+                caught.append(request.name)
+                await asyncio.sleep(0)
+                raise
+
+        requests = await from_a_callback(turns, waits, answer, answer)
+        await asyncio.sleep(0)
+        (task,) = [task for task in turns.state.tasks if task.get_name() == requests[0].name]
+        task.cancel()
+        await ended(turns)
+        assert caught == [requests[0].name]
+        assert task.cancelled()
+        assert [request.complete for request in requests] == [False, True, True]
+
+    run(test)
+
+
+@pytest.mark.usefixtures("two_at_most")
+@pytest.mark.parametrize("waits_for", ["a future", "a task", "nothing"])
+def test_whoever_waits_among_many_can_be_cancelled_before_its_task_has_begun(waits_for: str) -> None:
+    async def test(turns: Turns) -> None:
+        happened: list[str] = []
+
+        async def child() -> None:
+            try:
+                await asyncio.sleep(1000)
+            finally:
+                await asyncio.sleep(0)
+                happened.append("child ended")
+
+        running = asyncio.ensure_future(child())
+        await asyncio.sleep(0)
+
+        async def waits(request: Request) -> None:
+            task = asyncio.current_task()
+            assert task is not None
+            try:
+                if waits_for == "a future":
+                    await asyncio.get_running_loop().create_future()
+                elif waits_for == "a task":
+                    await running
+                else:
+                    await asyncio.sleep(0)
+            except asyncio.CancelledError:
+                happened.append(f"cancelled {task.cancelling()}")
+                task.uncancel()
+
+        requests: list[Request] = []
+        note_begun(turns, requests)
+
+        def cancels_afterwards() -> None:
+            turns.begin(waits, answer, answer)
+            (task,) = [task for task in turns.state.tasks if task.get_name() == requests[0].name]
+            task.cancel()
+
+        asyncio.get_running_loop().call_soon(cancels_afterwards)
+        while not requests:
+            await asyncio.sleep(0)
+        await ended(turns)
+        assert tasks_of(requests)
+        assert "cancelled 1" in happened
+        if waits_for == "a task":
+            assert happened.index("child ended") < happened.index("cancelled 1")
+        running.cancel()
+
+    run(test)
+
+
+def test_a_task_that_is_cancelled_before_it_begins_is_not_waited_for() -> None:
+    async def test(turns: Turns) -> None:
+        (request,) = turns.begin(answer)
+        (task,) = turns.state.tasks
+        task.cancel()
+        await ended(turns)
+        assert task.cancelled()
+        assert not request.complete
+
+    run(test)
+
+
+@pytest.mark.usefixtures("two_at_most")
+@pytest.mark.parametrize(
+    "application", [keeps_the_task, refers_to_the_task, names_the_task, wants_to_know_of_its_end]
+)
+@pytest.mark.parametrize("place", [0, 1])
+def test_a_trace_among_many_is_seen_before_the_next_one(application: Application, place: int) -> None:
+    kept.clear()
+
+    async def test(turns: Turns) -> None:
+        applications = [answer, answer, answer]
+        applications[place] = application
+        requests = await from_a_callback(turns, *applications)
+        await ended(turns)
+        names = tasks_of(requests)
+        assert names[place] != names[place + 1]
+        if application is wants_to_know_of_its_end:
+            assert [task.get_name() for task in kept] == [names[place]]
+
+    run(test)
+    kept.clear()
+
+
+@pytest.mark.usefixtures("two_at_most")
+def test_what_one_of_many_sets_is_not_seen_by_the_next_one() -> None:
+    async def test(turns: Turns) -> None:
+        seen: list[str] = []
+
+        async def sets(request: Request) -> None:
+            seen.append(variable.get())
+            variable.set("set")
+
+        await from_a_callback(turns, answer, sets, sets, sets)
+        await ended(turns)
+        assert seen == ["untouched"] * 3
+        assert variable.get() == "untouched"
+
+    run(test)
+
+
+@pytest.mark.usefixtures("two_at_most")
+def test_cancelling_ones_own_task_among_many_cancels_no_other_request() -> None:
+    async def test(turns: Turns) -> None:
+        caught: list[int] = []
+
+        async def gives_up(request: Request) -> None:
+            asyncio.current_task().cancel()  # type: ignore[union-attr]
+
+        async def waits_after_that(request: Request) -> None:
+            await gives_up(request)
+            try:
+                await asyncio.get_running_loop().create_future()
+            except asyncio.CancelledError:
+                caught.append(asyncio.current_task().cancelling())  # type: ignore[union-attr]
+                raise
+
+        async def says_so(request: Request) -> None:
+            await gives_up(request)
+            raise asyncio.CancelledError
+
+        for application in (gives_up, waits_after_that, says_so):
+            requests = await from_a_callback(turns, answer, application, answer)
+            await ended(turns)
+            names = [request.name for request in requests]
+            assert names[0] == names[1] != names[2]
+            assert [request.complete for request in requests] == [True, application is gives_up, True]
+            await turns.share_again()
+        assert caught == [1]
+
+    run(test)
+
+
+@pytest.mark.usefixtures("two_at_most")
+def test_while_a_task_runs_no_other_one_is_entered() -> None:
+    async def test(turns: Turns) -> None:
+        requests = turns.begin(answer, answer, answer)
+        assert not any(request.complete for request in requests)
+        await ended(turns)
+        assert tasks_of(requests)
+
+    run(test)
+
+
+@pytest.mark.usefixtures("two_at_most")
+def test_what_is_answered_among_many_is_told() -> None:
+    async def test(turns: Turns) -> None:
+        told: list[int] = []
+        loop, state = asyncio.get_running_loop(), turns.state
+        turns.tasks = TurnTasks(loop, state, copy_context(), lambda: told.append(state.together == -1))
+        await from_a_callback(turns, answer, answer, answer, answer)
+        assert told == [True]
+        await ended(turns)
+
+    run(test)
+
+
 # --- durations ------------------------------------------------------------------------------------------
 
 
@@ -327,6 +606,23 @@ def test_the_clock_is_read_once_for_requests_that_are_answered_together() -> Non
         assert 6.0 <= state.seconds < 30.0
         assert sum(state.slow) == state.slow[bisect_left(DURATIONS, 2.0)] == 3
         assert (state.together, state.answered_together) == (-1.0, 0)
+
+    run(test)
+
+
+@pytest.mark.usefixtures("two_at_most")
+def test_among_many_the_clock_is_read_once_for_those_that_are_answered_together() -> None:
+    async def test(turns: Turns) -> None:
+        turns.state.measured = True
+
+        async def since_long(request: Request) -> None:
+            assert request.started_at == turns.state.together == 0.0
+
+        await from_a_callback(turns, since_long, since_long, answer)
+        state = turns.state
+        assert sum(state.slow) == state.slow[-1] == 2
+        assert (state.together, state.answered_together) == (-1.0, 0)
+        await ended(turns)
 
     run(test)
 

@@ -119,7 +119,8 @@ class HTTPContext(ConnectionContext):
         # None where each request needs a task of its own: the loop's factory makes it, or `limit_concurrency` counts it.
         self.turn: TurnTasks | None = None
         if self.makes_tasks and not self.limits_concurrency and sys.implementation.name == "cpython":
-            self.turn = TurnTasks(loop, state, Context() if config.reset_contextvars else copy_context())
+            tasks_see = Context() if config.reset_contextvars else copy_context()
+            self.turn = TurnTasks(loop, state, tasks_see, self._forget_complete)
 
     def release_soon(self) -> None:
         """Let the heads that wait for their bodies in `held` go out with the event loop's next turn, at the latest."""
@@ -133,3 +134,7 @@ class HTTPContext(ConnectionContext):
         for cycle in held:
             if cycle.waiting_head is not None:  # of few: the body has taken it along
                 cycle.release_head()
+
+    def _forget_complete(self) -> None:
+        """Keep no request any longer whose head is gone: each holds a few kilobytes."""
+        self.held[:] = [cycle for cycle in self.held if cycle.waiting_head is not None]

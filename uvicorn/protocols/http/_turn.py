@@ -5,13 +5,20 @@ A task costs 1 to 2 us on Python 3.11, a quarter of what a small request takes i
 answers them all, one after the other, as long as nobody can tell: as soon as an application waits, or has left a trace
 on the task or in its context, those behind it get tasks of their own. So a task never has two requests at a time, and
 what one request has set is never seen by the next one. A request that comes alone has a task of its own.
+
+Where hundreds come in one turn, each `BATCH` of them are answered before more are read: the objects of a thousand requests
+that wait for their answers do not fit into the processor's caches (17 us for each request on 5,000 connections instead of
+14).
 """
 
 from __future__ import annotations
 
 import asyncio
 import sys
+import types
 import weakref
+from asyncio.tasks import _enter_task, _leave_task
+from collections.abc import Callable, Coroutine, Generator
 from contextvars import Context
 from functools import partial
 from typing import TYPE_CHECKING, Any
@@ -26,6 +33,27 @@ if TYPE_CHECKING:
 APART = 200
 # After turns with one request, at most so many: where they come one by one, there is nothing to share.
 ALONE = 16
+# So many requests are begun before they are answered, at most.
+BATCH = 32
+
+
+class _Turn:
+    """The requests of one turn of the event loop.
+
+    Attributes:
+        cycles: Those that are not answered yet.
+        context: What all of them run in.
+        task: What answers them.
+        begun: What was begun before the task was, and waits; and for what.
+    """
+
+    __slots__ = ("begun", "context", "cycles", "task")
+
+    def __init__(self, cycle: RequestCycle, context: Context) -> None:
+        self.cycles = [cycle]
+        self.context = context
+        self.task: Any = None
+        self.begun: tuple[Coroutine[Any, Any, None], Any] | None = None
 
 
 class TurnTasks:
@@ -35,61 +63,86 @@ class TurnTasks:
         loop: The event loop.
         state: What the connections of the server share.
         context: What each task gets a copy of.
+        on_answered: Called where requests have been answered between others that are only read.
     """
 
-    __slots__ = ("_alone", "_apart", "_coming", "_context", "_loop", "_state", "_task")
+    __slots__ = ("_alone", "_apart", "_context", "_loop", "_on_answered", "_state", "_turn")
 
-    def __init__(self, loop: asyncio.AbstractEventLoop, state: ServerState, context: Context) -> None:
+    def __init__(
+        self,
+        loop: asyncio.AbstractEventLoop,
+        state: ServerState,
+        context: Context,
+        on_answered: Callable[[], None],
+    ) -> None:
+        self._on_answered = on_answered
         self._loop = loop
         self._state = state
         self._context = context
         # How many requests are still to get tasks of their own, and how many are to after the next one that comes alone.
         self._apart = 0
         self._alone = 1
-        # The requests of this turn, while the task that will answer them has not begun.
-        self._coming: list[RequestCycle] | None = None
-        self._task: asyncio.Task[None] | None = None
+        # This turn, while its task has not begun.
+        self._turn: _Turn | None = None
 
     def begin(self, cycle: RequestCycle) -> None:
-        """Have the application called for a request in the next turn of the event loop."""
-        coming = self._coming
-        if coming is not None and not self._task.cancelling():  # type: ignore[union-attr]
-            coming.append(cycle)
+        """Have the application called for a request: in the next turn of the event loop, or in this one with many."""
+        turn = self._turn
+        if turn is not None and len(turn.cycles) >= BATCH:
+            self._answer_now(turn)
+            turn = self._turn
+        if turn is not None and not turn.task.cancelling():
+            turn.cycles.append(cycle)
         elif self._apart:
             self._apart -= 1
             self.begin_apart(cycle)
         else:
-            coming = self._coming = [cycle]
             context = self._context.copy()
-            self._task = asyncio.Task(self._answer(coming, context), loop=self._loop, context=context)
-            self._state.tasks.add(self._task)
+            turn = self._turn = _Turn(cycle, context)
+            answer = self._answer(turn)
+            answer.send(None)
+            turn.task = asyncio.Task(answer, loop=self._loop, context=context)
+            self._state.tasks.add(turn.task)
 
     def begin_apart(self, cycle: RequestCycle) -> None:
         """The same, with a task of its own."""
         task = cycle.task = asyncio.Task(cycle.run(), loop=self._loop, context=self._context.copy())
         self._state.tasks.add(task)
 
-    async def _answer(self, cycles: list[RequestCycle], context: Context) -> None:
-        """The task of a turn."""
-        task, self._task = self._task, None
-        self._coming = None
+    async def _answer(self, turn: _Turn) -> None:
+        """The task of a turn; it stands at its first line when it is made."""
+        cancelled: asyncio.CancelledError | None = None
         try:
-            if len(cycles) == 1:
+            # Thrown into a coroutine that has not begun, this would end it without a line of it run: nor of what waits.
+            await _task_begins()
+        except asyncio.CancelledError as exc:
+            cancelled = exc
+        if self._turn is turn:
+            self._turn = None
+        cycles = turn.cycles
+        try:
+            if turn.begun is not None:
+                await _go_on(*turn.begun, cancelled)
+            elif cancelled is not None:
+                raise cancelled
+            elif len(cycles) == 1:
                 self._apart = self._alone
                 self._alone = min(2 * self._alone, ALONE)
                 await cycles.pop().run()
-            else:
+            elif cycles:
                 self._alone = 1
-                await self._answer_all(cycles, context, task)
+                self._loop.call_soon(partial(self._look, cycles), context=self._context)
+                await self._answer_all(turn)
         finally:
             state = self._state
-            state.tasks.discard(task)
+            state.tasks.discard(turn.task)
             if state.on_emptied is not None:
                 state.look_whether_empty()
 
-    async def _answer_all(self, cycles: list[RequestCycle], context: Context, task: Any) -> None:
-        untouched = self._context
-        self._loop.call_soon(partial(self._look, cycles), context=untouched)
+    async def _answer_all(self, turn: _Turn) -> None:
+        """Answer them in order, until the task or its context bears a trace of one."""
+        untouched, context = self._context, turn.context
+        cycles, task = turn.cycles, turn.task
         cycles.reverse()
         traces = _traces(task)
         state = self._state
@@ -105,6 +158,34 @@ class TurnTasks:
                 break
         if state.answered_together:
             state.end_together()
+
+    def _answer_now(self, turn: _Turn) -> None:
+        """Do what the task of the turn would do, as if it had begun.
+
+        Where a task runs, whose application has ended the request before one of them, they are left to their own.
+        """
+        loop, task = self._loop, turn.task
+        try:
+            _enter_task(loop, task)
+        except RuntimeError:
+            self._turn = None
+            return
+        traces = _traces(task)
+        answers = self._answer_all(turn)
+        try:
+            waits_for = turn.context.run(answers.send, None)
+        except StopIteration:
+            if not self._apart and turn.context == self._context and _traces(task) == traces:
+                return  # more may come for it
+        except asyncio.CancelledError:
+            pass  # the application has cancelled the task, as it might in a task that has begun
+        else:
+            turn.begun = answers, waits_for
+        finally:
+            _leave_task(loop, task)
+            self._look(turn.cycles)
+            self._on_answered()
+        self._turn = None
 
     def _look(self, cycles: list[RequestCycle]) -> None:
         """The turn in which they should all have been answered is over: does an application wait?"""
@@ -128,3 +209,34 @@ def _traces(task: Any) -> tuple[int, int, str, int, list[object]]:
         task.cancelling(),
         list(callbacks) if callbacks else [],
     )
+
+
+@types.coroutine
+def _task_begins() -> Generator[None, None, None]:
+    yield
+
+
+@types.coroutine
+def _go_on(
+    coroutine: Coroutine[Any, Any, None], waits_for: Any, cancelled: asyncio.CancelledError | None
+) -> Generator[Any, Any, None]:
+    """Do for a coroutine that has been begun, and waits for this, what its task would have done.
+
+    Args:
+        cancelled: What the task was cancelled with meanwhile: it would have cancelled what the coroutine waits for.
+    """
+    thrown: BaseException | None = cancelled
+    if cancelled is not None and waits_for is not None and waits_for.cancel():
+        thrown = None  # the coroutine hears of it from there
+    while True:
+        sent = None
+        if thrown is None:
+            try:
+                sent = yield waits_for
+            except BaseException as exc:  # noqa: BLE001 - the task is cancelled, or thrown away
+                thrown = exc
+        try:
+            waits_for = coroutine.send(sent) if thrown is None else coroutine.throw(thrown)
+        except StopIteration:
+            return
+        thrown = None
