@@ -188,6 +188,7 @@ def test_modules_of_the_application_are_forgotten_and_all_others_stay(
         "uvicorn.config": str(PACKAGE / "config.py"),
         "json": json.__file__,
         "http": f"{paths['stdlib']}/http/__init__.py",
+        "_ctypes": f"{sysconfig.get_config_var('DESTSHARED')}/_ctypes.so",
         "installed": f"{paths['purelib']}/installed.py",
         "elsewhere": "/other/site-packages/elsewhere.py",
         "debian": "/usr/lib/python3/dist-packages/debian.py",

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import contextlib
 import gc
+import importlib
 import logging
 import os
 import socket
@@ -20,6 +21,7 @@ import setproctitle
 
 from uvicorn._addresses import Address, BindError, parse_bind
 from uvicorn._compat import HAS_FORK
+from uvicorn._ipc.control import ControlStart
 from uvicorn._listener import Listener
 from uvicorn._logconfig import give_files
 from uvicorn._logpipe import never_wait_for_readers
@@ -37,7 +39,6 @@ from uvicorn.supervisor.notify import Notifier, ServiceManager, watchdog_period
 from uvicorn.supervisor.plan import ControlPlan, Plan, PlanRejected
 
 if HAS_FORK:
-    from uvicorn.control import process as control_process
     from uvicorn.supervisor import upgrade
     from uvicorn.supervisor.host import PosixHost
     from uvicorn.supervisor.master import Master
@@ -237,6 +238,9 @@ class Multiprocess:
                 settle_passed(os.environ)
             forget_systemd(os.environ)
             prepare_forks(self.config)
+            if plan.control is not None:
+                # Before it is forked: the program on the disk may be another one when its process is replaced.
+                importlib.import_module("uvicorn.control.process")
             master = Master(
                 plan,
                 worker_process.main,
@@ -246,7 +250,7 @@ class Multiprocess:
                 setproctitle.setproctitle,
                 signals,
                 manager,
-                control_process.main,
+                _control_main,
                 mold.main,
                 pid_file,
             )
@@ -257,6 +261,13 @@ class Multiprocess:
         finally:
             listeners.stop()
             pid_file.release()
+
+
+def _control_main(start: ControlStart) -> int:
+    """The control process. Most masters have none, and nothing of it in their memory."""
+    from uvicorn.control import process  # noqa: PLC0415
+
+    return process.main(start)
 
 
 def pid_file_of(path: str | None, handover: upgrade.Handover | None) -> PidFile:

@@ -9,14 +9,17 @@ from __future__ import annotations
 import importlib
 import os
 import sys
-import sysconfig
 from pathlib import Path
 from types import TracebackType
 from typing import Any
 
 _PACKAGE = str(Path(__file__).parent) + os.sep
-# Asked of a module: the paths of sysconfig may be links to where the modules are.
+# Asked of a module: the usual paths may be links to where the modules are.
 _STANDARD_LIBRARY = os.path.dirname(os.__file__) + os.sep
+# Where its other modules are. What sysconfig says, without its 1 ms and 0.3 MB in each worker that asks.
+_COMPILED_LIBRARY = os.path.join(
+    sys.base_exec_prefix, sys.platlibdir, f"python{sys.version_info[0]}.{sys.version_info[1]}", ""
+)
 
 # What calls us, and what reads our files: in front of the application's first line they are not its own.
 _OUR_LIBRARIES = tuple(f"{os.sep}{name}{os.sep}" for name in ("click", "yaml"))
@@ -90,9 +93,7 @@ def forget_application_modules() -> list[str]:
     `uvicorn.run("app:app", workers=4)`) would go on with those copies, and a reload would never see new code. The
     standard library, installed packages, this package and `__main__` stay.
     """
-    paths = sysconfig.get_paths()
-    libraries = [paths[key] + os.sep for key in ("stdlib", "platstdlib", "purelib", "platlib")]
-    kept = (_PACKAGE, _STANDARD_LIBRARY, *libraries)
+    kept = (_PACKAGE, _STANDARD_LIBRARY, _COMPILED_LIBRARY)
     forgotten = [name for name, module in list(sys.modules.items()) if _is_application(name, module, kept)]
     for name in forgotten:
         del sys.modules[name]

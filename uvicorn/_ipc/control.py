@@ -19,6 +19,7 @@ from typing import Any
 from uvicorn._ipc.channel import receive_what_came, send_what_fits
 from uvicorn._ipc.scoreboard import Scoreboard
 from uvicorn._privileges import UNCHANGED, Identity
+from uvicorn._values import value
 
 _COMMAND = struct.Struct("!BxxxIq")
 _HEADER = struct.Struct("!BxxxI")
@@ -43,7 +44,7 @@ class Verb(enum.IntEnum):
     STOP = 7
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class Command:
     """One request.
 
@@ -56,7 +57,7 @@ class Command:
     argument: int = 0
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class Answer:
     """How a request ended: the text says so for people, as the log does."""
 
@@ -86,7 +87,7 @@ class WorkerView:
     row: int
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class MoldView:
     """What the master knows of the mold that workers are forked from, or are to be.
 
@@ -111,7 +112,7 @@ class Happening:
     text: str
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class Queue:
     """The accept queue of one address.
 

@@ -11,10 +11,10 @@ import math
 import re
 import reprlib
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from typing import Any
 
 from uvicorn._addresses import parse_bind
+from uvicorn._values import value
 
 Schema = dict[str, Any]
 
@@ -52,7 +52,7 @@ def _shown(value: object) -> str:
     return text if len(text) <= 60 else text[:57] + "..."
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class Kind:
     """Text, and the base of all other kinds."""
 
@@ -71,7 +71,7 @@ class Kind:
         return {"type": "string"}
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class Secret(Kind):
     """Text that no message repeats."""
 
@@ -81,7 +81,7 @@ class Secret(Kind):
         return value
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class PathText(Kind):
     """A path; may be asked to be an absolute statement about the file only when the server starts."""
 
@@ -94,7 +94,7 @@ class PathText(Kind):
         return "PATH"
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class BindAddress(Kind):
     """An address to listen on, as text."""
 
@@ -104,7 +104,7 @@ class BindAddress(Kind):
         return text
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class TcpAddress(Kind):
     """HOST:PORT, as text."""
 
@@ -118,7 +118,7 @@ class TcpAddress(Kind):
         raise ValueError(f"{text!r} is not HOST:PORT or [IPV6]:PORT.")
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class Boolean(Kind):
     """true or false, and the spellings that command lines use."""
 
@@ -144,7 +144,7 @@ class Boolean(Kind):
         return {"type": "boolean"}
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class Integer(Kind):
     """A whole number within bounds."""
 
@@ -169,7 +169,7 @@ class Integer(Kind):
         return _bounded({"type": "integer"}, self.minimum, self.maximum)
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class Duration(Kind):
     """Seconds, or a number with a unit: "250ms", "30s", "5m", "2h", "1d"."""
 
@@ -199,7 +199,7 @@ class Duration(Kind):
         }
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class Size(Kind):
     """Bytes, or a number with a binary unit: "16K", "512M", "2G"."""
 
@@ -231,7 +231,7 @@ class Size(Kind):
         }
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class Account(Kind):
     """A user or group: a name, or its number."""
 
@@ -249,7 +249,7 @@ class Account(Kind):
         return {"anyOf": [{"type": "string", "pattern": "^[^-]"}, {"type": "integer", "minimum": 0}]}
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class Umask(Kind):
     """The rights that new files do not get, as octal text. A plain number of YAML is none: 27 there is decimal."""
 
@@ -269,7 +269,7 @@ class Umask(Kind):
         return {"type": "string", "pattern": _OCTAL.pattern.replace("\\Z", "$")}
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class Choice(Kind):
     """One of a few names; where `importable`, an import string or an object as well."""
 
@@ -299,7 +299,7 @@ class Choice(Kind):
         return names
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class Importable(Kind):
     """An import string, or from Python the function itself."""
 
@@ -315,7 +315,7 @@ class Importable(Kind):
         return {"type": "string", "pattern": "^[^:]+:[^:]+$"}
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class WorkerCount(Kind):
     """A number of processes, or "auto". 0 is none: one process without a master."""
 
@@ -331,7 +331,7 @@ class WorkerCount(Kind):
         return {"anyOf": [{"type": "integer", "minimum": 0, "maximum": 512}, {"const": "auto"}]}
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class LogLevel(Kind):
     """A level's name in any case, or from YAML and Python its number."""
 
@@ -354,7 +354,7 @@ class LogLevel(Kind):
         return {"anyOf": [{"enum": list(self.names)}, pattern, {"type": "integer", "minimum": 0}]}
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class LogConfig(PathText):
     """A path to a logging configuration, or the configuration itself as a mapping."""
 
@@ -370,7 +370,7 @@ class LogConfig(PathText):
         return {"anyOf": [{"type": "string"}, {"type": "object"}]}
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class ListOf(Kind):
     """Several values of one kind: a YAML list, a repeated option, or one text with separators.
 
@@ -400,7 +400,7 @@ class ListOf(Kind):
         return {"anyOf": [item, {"type": "array", "items": item}]}
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class AddressList(Kind):
     """Addresses, networks and literals: a comma-separated text or a list."""
 
@@ -413,7 +413,7 @@ class AddressList(Kind):
         return {"anyOf": [{"type": "string"}, {"type": "array", "items": {"type": "string"}}]}
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class HeaderField(Kind):
     """One response header field: a "Name: value" text, a [name, value] pair, or a mapping of one."""
 
@@ -447,7 +447,7 @@ class HeaderField(Kind):
         return {"anyOf": [{"type": "string", "pattern": ":"}, pair, single]}
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class HeaderList(ListOf):
     """Response header fields: a list of them, or one mapping for all."""
 

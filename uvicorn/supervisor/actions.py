@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import logging
-from dataclasses import dataclass
+
+from uvicorn._values import value
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class Spawn:
     """Fork a worker; answered by Spawned or SpawnFailed.
 
@@ -20,7 +21,7 @@ class Spawn:
     mid: int = 0
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class SpawnMold:
     """Fork a mold; answered by MoldSpawned or MoldSpawnFailed."""
 
@@ -28,28 +29,28 @@ class SpawnMold:
     generation: int
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class EndMold:
     """SIGTERM, which ends a mold at once."""
 
     mid: int
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class AbortMold:
     """SIGABRT: the fault handler writes where it is stuck."""
 
     mid: int
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class KillMold:
     """SIGKILL to the mold's process group."""
 
     mid: int
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class ForgetMold:
     """The mold is gone: close its channel; end what its import has left in its process group."""
 
@@ -57,7 +58,7 @@ class ForgetMold:
     pid: int
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class TellToDrain:
     """Tell a worker to finish what it has and leave.
 
@@ -69,28 +70,28 @@ class TellToDrain:
     final: bool
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class Abort:
     """SIGABRT: the fault handler writes every thread's stack, then the process ends."""
 
     wid: int
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class Hurry:
     """SIGQUIT: stop waiting for requests in flight."""
 
     wid: int
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class Kill:
     """SIGKILL to the worker's process group."""
 
     wid: int
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class Forget:
     """The worker is gone: free its row and its channel; end what it has left in its process group.
 
@@ -102,67 +103,67 @@ class Forget:
     pid: int | None
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class ReadHealth:
     """Answered by HealthRead."""
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class Inspect:
     """Answered by Inspected."""
 
     wid: int
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class LoadSettings:
     """Read the configuration again; answered by SettingsLoaded or SettingsRejected."""
 
     generation: int
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class Adopt:
     """The generation has proved itself: listeners that it does not have may close."""
 
     generation: int
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class Abandon:
     """The generation is given up: listeners that only it has close."""
 
     generation: int
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class ReopenLogs:
     """In the master, and in these workers; answered by Reopened for each of them, unless it cannot."""
 
     wids: tuple[int, ...]
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class CloseListeners:
     """The service stops: nobody is to be accepted any more."""
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class StartTrial:
     """Try the new program; answered by TrialStarted or TrialFailed, then Exited."""
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class KillTrial:
     pid: int
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class ExecUpgrade:
     """Become the new program; answered by TrialFailed where that does not work."""
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class Answer:
     """Tell whoever has asked with this number how it ended."""
 
@@ -171,20 +172,20 @@ class Answer:
     text: str
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class AskForReport:
     """Let a worker say where it is; answered by Reported, unless it cannot."""
 
     wid: int
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class Log:
     text: str
     level: int = logging.INFO
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class Exit:
     """The master is done."""
 

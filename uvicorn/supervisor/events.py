@@ -4,8 +4,10 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from uvicorn._values import value
 
-@dataclass(frozen=True, slots=True)
+
+@dataclass(frozen=True, slots=True)  # handed over as JSON
 class PoolSpec:
     """The part of the configuration that the machine knows.
 
@@ -30,41 +32,41 @@ class PoolSpec:
     preload: bool = False
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class Start:
     """The loop has begun."""
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class Wake:
     """The wait is over without anything else: a deadline may have passed."""
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class Spawned:
     wid: int
     pid: int
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class SpawnFailed:
     wid: int
     error: str
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class MoldSpawned:
     mid: int
     pid: int
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class MoldSpawnFailed:
     mid: int
     error: str
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class MoldLoaded:
     """A mold has imported the application.
 
@@ -76,7 +78,7 @@ class MoldLoaded:
     memory: int = 0
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class MoldComplained:
     """A mold that cannot import the application says why, before it ends."""
 
@@ -84,12 +86,12 @@ class MoldComplained:
     text: str
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class Ready:
     wid: int
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class RecycleWanted:
     """A worker has reached a limit and asks for a successor."""
 
@@ -97,7 +99,7 @@ class RecycleWanted:
     reason: str
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class Complained:
     """A worker whose start has failed says why, before it ends."""
 
@@ -105,12 +107,12 @@ class Complained:
     text: str
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class StoppedAccepting:
     wid: int
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class Exited:
     """A child is gone and reaped.
 
@@ -127,7 +129,7 @@ class Exited:
     out_of_memory: bool = False
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class Reading:
     """One worker's two ticks, in monotonic seconds."""
 
@@ -136,7 +138,7 @@ class Reading:
     thread_at: float
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class HealthRead:
     """The scoreboard as it is now.
 
@@ -149,7 +151,7 @@ class HealthRead:
     headroom: bool = True
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class Inspected:
     """The answer to `Inspect`.
 
@@ -161,7 +163,7 @@ class Inspected:
     stopped: bool
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class StopRequested:
     """TERM, INT or QUIT, or a command.
 
@@ -174,46 +176,46 @@ class StopRequested:
     asked: int = 0
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class ReloadRequested:
     asked: int = 0
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class SettingsLoaded:
     generation: int
     spec: PoolSpec
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class SettingsRejected:
     generation: int
     reason: str
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class ScaleRequested:
     """TTIN or TTOU: one worker more or less."""
 
     step: int
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class ReopenRequested:
     asked: int = 0
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class PauseRequested:
     """WINCH: no workers, but the sockets stay."""
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class UpgradeRequested:
     asked: int = 0
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class ResizeRequested:
     """A command: so many workers."""
 
@@ -221,7 +223,7 @@ class ResizeRequested:
     asked: int
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class RestartRequested:
     """A command: replace the worker of this slot."""
 
@@ -229,7 +231,7 @@ class RestartRequested:
     asked: int
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class DumpRequested:
     """A command: where is the worker of this slot?"""
 
@@ -237,7 +239,7 @@ class DumpRequested:
     asked: int
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class Reported:
     """A worker's answer to `AskForReport`."""
 
@@ -245,7 +247,7 @@ class Reported:
     text: str
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class Reopened:
     """A worker has opened its log files again, or cannot be asked for it.
 
@@ -258,7 +260,7 @@ class Reopened:
     problem: str = ""
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class OverLimit:
     """A worker is above one of its limits from the start, and does not apply it: its successor would be as well."""
 
@@ -266,14 +268,14 @@ class OverLimit:
     text: str
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class TrialStarted:
     """The trial of the new program runs."""
 
     pid: int
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class TrialFailed:
     """The trial could not be started, or the exec after it has failed."""
 
