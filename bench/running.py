@@ -20,7 +20,7 @@ import psutil
 from bench.contenders import APPS, Contender, Launch
 
 PATIENCE = 60.0
-POLL = 0.01
+POLL = 0.002
 READY = "bench: worker ready"
 
 
