@@ -28,11 +28,12 @@ from tests.protocols.http.harness import (
 )
 from uvicorn.config import Config
 from uvicorn.logging import TRACE_LOG_LEVEL
+from uvicorn.protocols import _state
 from uvicorn.protocols._access import RecordAccessLog
 from uvicorn.protocols._context import NEVER
 from uvicorn.protocols._state import DURATIONS
 from uvicorn.protocols._upgrade import TakesUpgrade, UpgradeRequest
-from uvicorn.protocols.http import _connection
+from uvicorn.protocols.http import _connection, _turn
 from uvicorn.protocols.http._codec import LINGER_POLL
 from uvicorn.protocols.http._lifetime import LINGER
 from uvicorn.protocols.http.flow_control import HIGH_WATER_LIMIT
@@ -2456,6 +2457,44 @@ def test_requests_of_one_turn_share_the_time_at_which_they_begin(
         assert pipelining.current.started_at == 5.0
         fourth.data_received(GET)
         assert fourth.current.started_at == 6.0
+
+    play(main)
+
+
+def test_of_many_in_a_turn_the_later_ones_begin_when_the_first_are_answered(
+    protocol_class: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(_turn, "BATCH", 2)
+    clock = [1.0]
+    monkeypatch.setattr(_connection, "monotonic", lambda: clock[0])
+    monkeypatch.setattr(_state, "monotonic", lambda: clock[0])
+
+    async def app(scope: Any, receive: Any, send: Any) -> None:
+        clock[0] += 0.004
+        await Answer()(scope, receive, send)
+
+    async def main() -> None:
+        loop = asyncio.get_running_loop()
+        first = connect(protocol_class, app, loop=loop, now=NOW)
+        state = first.server_state
+        state.measured = True
+        clients = [first, *(beside(first) for _ in range(4))]
+        answered: list[list[bool]] = []
+
+        def read_all() -> None:
+            for client in clients:
+                client.data_received(GET)
+                answered.append([bool(other.transport.buffer) for other in clients])
+            assert clients[4].current.started_at == 1.016
+
+        loop.call_soon(read_all)
+        await settle()
+        assert [sum(each) for each in answered] == [0, 0, 2, 2, 4]
+        assert all(client.transport.buffer.endswith(b"ok") for client in clients)
+        # Two and two of 8 ms, and one of 4 ms.
+        assert state.seconds == pytest.approx(4 * 0.008 + 0.004)
+        assert sum(state.slow) == 5
+        assert not state.tasks
 
     play(main)
 

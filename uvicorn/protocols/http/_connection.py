@@ -342,22 +342,23 @@ class HTTPConnection(ConnectionLifetime):
         if context.limits_concurrency and context.overloaded():
             say(self.logger, logging.WARNING, "Exceeded concurrency limit.")
             cycle.app = service_unavailable
+        if context.turn is not None:
+            # An application that is called before the body has come waits for it, as a rule.
+            begin = context.turn.begin_apart if cycle.more_body else context.turn.begin
+            begin(cycle)
         state = self.server_state
         if state.measured:
+            # Looked at now, since others may have been answered meanwhile.
             turn = state.turn
             if not turn:
                 turn = state.turn = monotonic()
             cycle.started_at = turn
         else:
             cycle.started_at = state.now
-        if context.turn is not None:
-            # An application that is called before the body has come waits for it, as a rule.
-            begin = context.turn.begin_apart if cycle.more_body else context.turn.begin
-            begin(cycle)
-            return
-        task = cycle.task = context.create_task(cycle.run())
-        if not (context.starts_eagerly and task.done()):
-            state.tasks.add(task)
+        if context.turn is None:
+            task = cycle.task = context.create_task(cycle.run())
+            if not (context.starts_eagerly and task.done()):
+                state.tasks.add(task)
 
     def _enqueue(self, cycle: RequestCycle) -> None:
         if self.pipeline is None:

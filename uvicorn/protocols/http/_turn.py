@@ -7,8 +7,8 @@ on the task or in its context, those behind it get tasks of their own. So a task
 what one request has set is never seen by the next one. A request that comes alone has a task of its own.
 
 Where hundreds come in one turn, each `BATCH` of them are answered before more are read: the objects of a thousand requests
-that wait for their answers do not fit into the processor's caches (17 us for each request on 5,000 connections instead of
-14).
+that wait for their answers do not fit into the processor's caches (17 us for each request on 5,000 connections, instead
+of 13.5).
 """
 
 from __future__ import annotations
@@ -86,7 +86,10 @@ class TurnTasks:
         self._turn: _Turn | None = None
 
     def begin(self, cycle: RequestCycle) -> None:
-        """Have the application called for a request: in the next turn of the event loop, or in this one with many."""
+        """Have the application called for a request: in the next turn of the event loop, or in this one with many.
+
+        Those before it may be answered meanwhile, it itself never is.
+        """
         turn = self._turn
         if turn is not None and len(turn.cycles) >= BATCH:
             self._answer_now(turn)
@@ -162,7 +165,8 @@ class TurnTasks:
     def _answer_now(self, turn: _Turn) -> None:
         """Do what the task of the turn would do, as if it had begun.
 
-        Where a task runs, whose application has ended the request before one of them, they are left to their own.
+        While another task runs, which has completed a response in front of another request, that cannot be: then they
+        wait for their own task, and those that come have another one.
         """
         loop, task = self._loop, turn.task
         try:
