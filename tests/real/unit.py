@@ -107,6 +107,10 @@ def code(address: str | int = SOCKET) -> str:
     return get(address).split()[1].decode()
 
 
+# A connection that has been accepted, and ends without an answer.
+CUT = ("ConnectionResetError", "RemoteDisconnected")
+
+
 class Load:
     """One client that asks one request after the other and counts."""
 
@@ -135,10 +139,12 @@ class Load:
         self._over.set()
         self._thread.join()
 
-    def check(self, details: list[str]) -> None:
+    def check(self, details: list[str], cut: int = 0) -> None:
+        """No request has failed but those that may have been cut: so many that were in flight."""
         failed = {name: count for name, count in self.counts.items() if name != "ok"}
         details.append(f"{self.counts['ok']} answered, {sum(failed.values())} failed")
-        expect(not failed, f"failed requests: {failed}")
+        in_flight = [count for name, count in failed.items() if name.startswith(CUT)]
+        expect(sum(failed.values()) == sum(in_flight) <= cut, f"failed requests: {failed}")
 
 
 @contextlib.contextmanager
