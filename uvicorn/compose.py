@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import contextlib
 import gc
-import importlib
 import logging
 import os
 import socket
@@ -21,7 +20,7 @@ import setproctitle
 
 from uvicorn._addresses import Address, BindError, parse_bind
 from uvicorn._compat import HAS_FORK
-from uvicorn._ipc.control import ControlStart
+from uvicorn._ipc.control import ControlMain
 from uvicorn._listener import Listener
 from uvicorn._logconfig import give_files
 from uvicorn._logpipe import never_wait_for_readers
@@ -238,9 +237,6 @@ class Multiprocess:
                 settle_passed(os.environ)
             forget_systemd(os.environ)
             prepare_forks(self.config)
-            if plan.control is not None:
-                # Before it is forked: the program on the disk may be another one when its process is replaced.
-                importlib.import_module("uvicorn.control.process")
             master = Master(
                 plan,
                 worker_process.main,
@@ -250,7 +246,7 @@ class Multiprocess:
                 setproctitle.setproctitle,
                 signals,
                 manager,
-                _control_main,
+                _control_main(plan),
                 mold.main,
                 pid_file,
             )
@@ -263,11 +259,16 @@ class Multiprocess:
             pid_file.release()
 
 
-def _control_main(start: ControlStart) -> int:
-    """The control process. Most masters have none, and nothing of it in their memory."""
+def _control_main(plan: Plan) -> ControlMain | None:
+    """What the control process runs; None for a master without one, which has nothing of it in its memory.
+
+    Imported before it is forked: the program on the disk may be another one when the process is replaced.
+    """
+    if plan.control is None:
+        return None
     from uvicorn.control import process  # noqa: PLC0415
 
-    return process.main(start)
+    return process.main
 
 
 def pid_file_of(path: str | None, handover: upgrade.Handover | None) -> PidFile:
