@@ -65,6 +65,13 @@ async def slow(scope, receive, send):
     await asyncio.sleep(float(scope["query_string"] or b"0.5"))
     await answer(send, b"slow answer")
 
+async def held(scope, receive, send):
+    with open("held", "a") as file:
+        file.write(".")
+    while not os.path.exists("released"):
+        await asyncio.sleep(0.01)
+    await answer(send, b"held answer")
+
 async def block(scope, receive, send):
     time.sleep(float(scope["query_string"] or b"1000"))
     await answer(send, b"unblocked")
@@ -101,7 +108,7 @@ async def echo(scope, receive, send):
 
 VERSION = "v1"
 ROUTES = {
-    "/slow": slow, "/block": block, "/gil": hold_gil, "/exit": leave, "/stream": stream, "/echo": echo,
+    "/slow": slow, "/held": held, "/block": block, "/gil": hold_gil, "/exit": leave, "/stream": stream, "/echo": echo,
 }
 """
 
@@ -263,6 +270,17 @@ class Service:
             return Answer(0, {}, b"")
         finally:
             connection.close()
+
+    def hold(self, *clients: socket.socket) -> None:
+        """Ask for `/held` on each, and wait until the application has them all: they are in flight until `release`."""
+        for client in clients:
+            client.sendall(b"GET /held HTTP/1.1\r\nHost: a\r\n\r\n")
+        held = self.directory / "held"
+        wait_for(lambda: held.exists() and held.stat().st_size >= len(clients), "the requests in flight")
+
+    def release(self) -> None:
+        """Have what is held answered, with `held answer`."""
+        (self.directory / "released").touch()
 
     def serving_pid(self) -> int:
         return int(self.request("/").body.split()[0])

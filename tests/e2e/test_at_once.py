@@ -97,12 +97,13 @@ def test_a_request_in_flight_is_answered_though_all_comes_at_once(tmp_path: Path
         service.wait_ready(2)
         first, second = service.workers()
         with service.connect() as client:
-            client.sendall(b"GET /slow?1 HTTP/1.1\r\nHost: a\r\n\r\n")
+            service.hold(client)
             # Whoever has it is the one with a connection; the other one dies.
             has_it = wait_for(lambda: [pid for pid in (first, second) if clients_of(pid)], "a connection")[0]
             victim = second if has_it == first else first
             happen(service, [victim], signal.SIGHUP, signal.SIGTTIN, signal.SIGTERM)
-            assert read_response(client)[2] == b"slow answer"
+            service.release()
+            assert read_response(client)[2] == b"held answer"
         assert service.wait_exit() == 0
 
 

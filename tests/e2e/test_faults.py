@@ -154,9 +154,9 @@ def test_a_worker_that_leaves_takes_only_its_own_requests(directory: Path) -> No
     with Service(directory, "--port", "0", "--workers", "2") as service, contextlib.ExitStack() as stack:
         service.wait_ready(2)
         clients = [stack.enter_context(service.connect()) for _ in range(100)]
-        for client in clients:
-            client.sendall(b"GET /slow?3 HTTP/1.1\r\nHost: a\r\n\r\n")
+        service.hold(*clients)
         assert service.request("/exit?1").status == 0
+        service.release()
         statuses = [read_response(client)[0] for client in clients]
         assert set(statuses) <= {0, 200}
         # One of two has gone, and connections are spread evenly.

@@ -35,12 +35,13 @@ def test_a_stop_answers_every_request_in_flight(tmp_path: Path, number: signal.S
     with Service(tmp_path, "--port", "0", "--workers", "2") as service:
         service.wait_ready(2)
         clients = [service.connect() for _ in range(8)]
-        for client in clients:
-            client.sendall(b"GET /slow?1 HTTP/1.1\r\nHost: a\r\n\r\n")
+        service.hold(*clients)
         service.send_signal(number)
+        service.wait_log("Shutting down", 2)
+        service.release()
         for client in clients:
             status, headers, body = read_response(client)
-            assert (status, headers["connection"], body) == (200, "close", b"slow answer")
+            assert (status, headers["connection"], body) == (200, "close", b"held answer")
             client.close()
         assert service.wait_exit() == 0
         log = service.log
@@ -55,7 +56,7 @@ def test_while_it_stops_new_connections_are_refused(tmp_path: Path) -> None:
         service.wait_ready(2)
         port = service.port
         with service.connect() as client:
-            client.sendall(b"GET /slow?2 HTTP/1.1\r\nHost: a\r\n\r\n")
+            service.hold(client)
             service.send_signal(signal.SIGTERM)
 
             def refused() -> bool:
@@ -66,7 +67,8 @@ def test_while_it_stops_new_connections_are_refused(tmp_path: Path) -> None:
                 return False
 
             wait_for(refused, "refusal")
-            assert read_response(client)[2] == b"slow answer"
+            service.release()
+            assert read_response(client)[2] == b"held answer"
         assert service.wait_exit() == 0
 
 
@@ -74,25 +76,13 @@ def test_a_second_signal_stops_at_once(tmp_path: Path) -> None:
     with Service(tmp_path, "--port", "0", "--workers", "2") as service:
         service.wait_ready(2)
         with service.connect() as client:
-            client.sendall(b"GET /slow?600 HTTP/1.1\r\nHost: a\r\n\r\n")
-            client.sendall(b"")
-            wait_for(lambda: _busy(service), "the request")
+            service.hold(client)
             service.send_signal(signal.SIGTERM)
             service.wait_log("Waiting for connections to close")
             service.send_signal(signal.SIGTERM)
             assert service.wait_exit() == 0
             assert "Received SIGTERM again, stopping at once." in service.log
             assert service.session() == []
-
-
-def _busy(service: Service) -> bool:
-    import psutil
-
-    return any(
-        each.status == psutil.CONN_ESTABLISHED
-        for pid in service.workers()
-        for each in psutil.Process(pid).net_connections("tcp")
-    )
 
 
 def test_shutdown_delay_serves_on(tmp_path: Path) -> None:

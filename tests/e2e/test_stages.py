@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.e2e.harness import APP, PATIENCE, Service, read_response, wait_for
+from tests.e2e.harness import APP, Service, read_response, wait_for
 from tests.e2e.load import Load
 from tests.e2e.manager import Manager
 
@@ -169,13 +169,11 @@ def test_the_terminals_interrupt_reaches_all_and_the_master_alone_decides(direct
     with Service(directory, "--port", "0", "--workers", "2") as service:
         service.wait_ready(2)
         with service.connect() as client:
-            client.sendall(b"GET /slow?1 HTTP/1.1\r\nHost: a\r\n\r\n")
-            with service.connect() as other:  # answered behind the first one's arrival
-                other.sendall(b"GET / HTTP/1.1\r\nHost: a\r\n\r\n")
-                assert read_response(other)[0] == 200
+            service.hold(client)
             for pid in service.session():
                 os.kill(pid, signal.SIGINT)
-            assert read_response(client)[::2] == (200, b"slow answer")
+            service.release()
+            assert read_response(client)[::2] == (200, b"held answer")
         assert service.wait_exit() == 0
         assert "Traceback" not in service.log
         assert service.log.count("lifespan shutdown") == 2
@@ -267,16 +265,13 @@ def test_a_stream_goes_on_in_its_worker_while_the_new_ones_serve(tmp_path: Path)
     with Service(tmp_path, "--port", "0", "--workers", "2") as service:
         service.wait_ready(2)
         with service.connect() as client:
-            client.sendall(b"GET /slow?5 HTTP/1.1\r\nHost: a\r\n\r\n")
-            with service.connect() as other:
-                other.sendall(b"GET / HTTP/1.1\r\nHost: a\r\n\r\n")
-                assert read_response(other)[0] == 200
+            service.hold(client)
             (tmp_path / "app.py").write_text(APP.replace('VERSION = "v1"', 'VERSION = "v2"'))
             service.send_signal(signal.SIGHUP)
             service.wait_log("Reload complete: generation 2 serves with 2 worker")
             assert service.request("/").body.endswith(b"v2")
-            client.settimeout(PATIENCE)
-            assert read_response(client)[::2] == (200, b"slow answer")
+            service.release()
+            assert read_response(client)[::2] == (200, b"held answer")
         wait_for(lambda: len(service.workers()) == 2, "the end of the worker that had stayed")
         assert service.stop() == 0
 

@@ -162,15 +162,15 @@ def test_workers_that_somebody_tells_to_leave_are_replaced_at_once_and_no_crash_
     with Service(tmp_path, "--port", "0", "--workers", "2", "--limit-restarts", "2") as service:
         service.wait_ready(2)
         with service.connect() as client:
-            client.sendall(b"GET /slow?1 HTTP/1.1\r\nHost: a\r\n\r\n")
-            wait_for(lambda: any(_has_connection(pid) for pid in service.workers()), "the connection")
+            service.hold(client)
             for count in (1, 2, 3):
                 for pid in [pid for pid, title in service.workers().items() if "ready" in title]:
                     os.kill(pid, signal.SIGTERM)
                 service.wait_log("leaves: it was told to, and not by the master", 2 * count)
                 service.wait_ready(2 + 2 * count)
+            service.release()
             status, _, body = read_response(client)
-        assert (status, body) == (200, b"slow answer")
+        assert (status, body) == (200, b"held answer")
         assert "died" not in service.log
         assert service.request("/").status == 200
         assert service.stop() == 0
@@ -221,7 +221,7 @@ def test_a_draining_worker_answers_what_has_come_and_says_close(tmp_path: Path) 
             status, headers, body = read_response(kept)
             old = body.split()[0]
             assert "connection" not in headers
-            busy.sendall(b"GET /slow?1 HTTP/1.1\r\nHost: a\r\n\r\n")
+            service.hold(busy)
             wait_for(lambda: _connections(int(old)) == 3, "three connections")
             service.send_signal(signal.SIGHUP)
             service.wait_log("Shutting down")
@@ -230,8 +230,9 @@ def test_a_draining_worker_answers_what_has_come_and_says_close(tmp_path: Path) 
                 client.sendall(b"GET / HTTP/1.1\r\nHost: a\r\n\r\n")
                 status, headers, body = read_response(client)
                 assert (status, headers["connection"], body.split()[0]) == (200, "close", old)
+            service.release()
             status, headers, body = read_response(busy)
-            assert (status, headers["connection"], body) == (200, "close", b"slow answer")
+            assert (status, headers["connection"], body) == (200, "close", b"held answer")
         service.wait_log(rf"Child process \[{int(old)}\] ended: exit code 0")
         assert service.stop() == 0
 
@@ -363,11 +364,11 @@ def test_when_the_master_is_killed_nobody_is_left(tmp_path: Path, busy: bool) ->
         port = service.port
         with service.connect() as client:
             if busy:
-                client.sendall(b"GET /slow?1 HTTP/1.1\r\nHost: a\r\n\r\n")
-                wait_for(lambda: sum(map(_connections, service.workers())) == 1, "the connection")
+                service.hold(client)
             os.kill(service.pid, signal.SIGKILL)
             if busy:
-                assert read_response(client)[2] == b"slow answer"  # drained, not cut
+                service.release()
+                assert read_response(client)[2] == b"held answer"  # drained, not cut
         wait_for(lambda: not service.session(), "the end of the workers")
         with socket.create_server(("127.0.0.1", port)):
             pass  # the port is free
