@@ -170,8 +170,7 @@ def test_the_terminals_interrupt_reaches_all_and_the_master_alone_decides(direct
         service.wait_ready(2)
         with service.connect() as client:
             service.hold(client)
-            for pid in service.session():
-                os.kill(pid, signal.SIGINT)
+            os.killpg(service.pid, signal.SIGINT)
             service.release()
             assert read_response(client)[::2] == (200, b"held answer")
         assert service.wait_exit() == 0

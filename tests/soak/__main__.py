@@ -33,7 +33,7 @@ def main() -> int:
     if options.log is not None:
         options.log.write_text(report.log)
     print(report)
-    return 1 if report.problems() else 0
+    return 1 if report.problems() or report.late() else 0
 
 
 if __name__ == "__main__":

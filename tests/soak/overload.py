@@ -57,7 +57,12 @@ class Overload:
             found.append("overload: requests without any outcome")
         if len(self.refused) < self.offered / 4:
             found.append(f"overload: only {len(self.refused)} of {self.offered} refused: that was none")
-        elif statistics.median(self.refused) > TAKES / 2:
+        return found
+
+    def late(self) -> list[str]:
+        """What took too long: where nothing else wants the machine, that is a fault."""
+        found = []
+        if self.refused and statistics.median(self.refused) > TAKES / 2:
             found.append("overload: a refusal takes as long as an answer")
         if self.accepted < 0.5 * CAPACITY * self.took:
             found.append("overload: less than half of what could be served was served")

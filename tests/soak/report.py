@@ -79,6 +79,10 @@ class Report:
                 found += part.problems()
         return found
 
+    def late(self) -> list[str]:
+        """What took too long; a busy machine may be why."""
+        return self.overload.late() if self.overload is not None else []
+
     def _rises(self, each: Level) -> bool:
         least = self.tolerance.megabytes if each.what.endswith("MiB") else self.tolerance.descriptors
         return each.rises(self.tolerance.share, least)
@@ -113,7 +117,7 @@ class Report:
             f"exit code {self.code}, processes left: {len(self.left)}",
         ]
         lines += [f"overload: {part}" for part in (self.overload, self.crowd) if part is not None]
-        lines += [f"PROBLEM: {problem}" for problem in self.problems()] or ["no problem"]
+        lines += [f"PROBLEM: {problem}" for problem in (*self.problems(), *self.late())] or ["no problem"]
         return "\n".join(lines)
 
 
