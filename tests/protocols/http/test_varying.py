@@ -8,7 +8,7 @@ from typing import Any
 import h11
 import httptools
 import pytest
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from tests.protocols.http.harness import IMPLEMENTATIONS, Answer, TaskLoop, connect, settle
@@ -380,6 +380,15 @@ AROUND = st.sampled_from(
     others=st.lists(st.tuples(FIRST_LINES, st.lists(BETWEEN, max_size=3)), min_size=1, max_size=3),
     rest=st.sampled_from([b"", b"", b"abc", head(b"Host: a")]),
     waits=st.booleans(),
+)
+@example(
+    around=([b"Host: a"], [b"Accept: x"]),
+    others=[
+        (b"GET /plain?0 HTTP/1.1", [b"Proxy-Connection: close"]),
+        (b"GET /plain?0 HTTP/1.1", [b"Id: ab"]),
+    ],
+    rest=b"",
+    waits=True,
 )
 def test_known_or_not_the_answer_is_the_same(
     implementation: str, around: Any, others: Any, rest: bytes, waits: bool

@@ -132,6 +132,13 @@ def examine(method: bytes, target: bytes, version: str, headers: list[tuple[byte
             and (modern or b"keep-alive" in options)
             and len(connection) <= _MAX_CONNECTION
         )
+    if b"proxy-connection" in fields and keep_alive:
+        # RFC 9112 C.2.2: it says nothing to a server. But llhttp takes it for Connection, and reads nothing behind a request
+        # with its `close`, which a client may well mean.
+        said = fields[b"proxy-connection"]
+        keep_alive = (
+            b"close" not in connection_options(said[:_MAX_CONNECTION]) and len(said) <= _MAX_CONNECTION
+        )
     upgrade = None
     if options and modern and b"upgrade" in options:
         upgrade = fields.get(b"upgrade", b"").lower() or None
@@ -162,15 +169,16 @@ def check_framing(headers: list[tuple[bytes, bytes]]) -> None:
 def _check_repeated(headers: list[tuple[bytes, bytes]], fields: dict[bytes, bytes]) -> None:
     """Refuse repeated fields that a request must not repeat; join the lines of Connection into `fields`."""
     seen: set[bytes] = set()
-    connection: list[bytes] = []
+    connections: dict[bytes, list[bytes]] = {b"connection": [], b"proxy-connection": []}
     for name, value in headers:
         if name in seen and name in (b"host", b"content-length", b"transfer-encoding", b"expect"):
             raise Refused(400, f"repeated {name.decode('ascii')} header field")
-        if name == b"connection":
-            connection.append(value)
+        if name in connections:
+            connections[name].append(value)
         seen.add(name)
-    if connection:
-        fields[b"connection"] = b",".join(connection)  # RFC 9110 5.3: several lines are one list
+    for name, values in connections.items():
+        if values:
+            fields[name] = b",".join(values)  # RFC 9110 5.3: several lines are one list
 
 
 @lru_cache(maxsize=1024)
