@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 if TYPE_CHECKING:
     from uvicorn.protocols._access import AccessLog
+    from uvicorn.protocols.http._cycle import RequestCycle
 
 
 # Seconds between two lines about the same shortage.
@@ -56,6 +57,8 @@ class ServerState:
         together: `started_at` of the requests that one task answers one after the other; when it is through with them, the
             clock is read once for all, which is when an event loop like uvloop's sends their responses. Else -1.
         answered_together: How many of them are answered.
+        answering: The request whose application has been called by a task that answers several: if it waits with its head
+            not written, that is for who has called it to see to.
         turn: Where durations are measured: monotonic time at which the first request of this turn of the event loop
             began, for all that begin before any application runs. To read the clock costs 50 ns; 0 where it is to be read.
         draining: Whether each answer should be its connection's last.
@@ -73,6 +76,7 @@ class ServerState:
         "access",
         "address",
         "answered_together",
+        "answering",
         "bytes_in",
         "bytes_out",
         "connection_limit",
@@ -120,6 +124,7 @@ class ServerState:
         self.turn = 0.0
         self.together = NOTHING
         self.answered_together = 0
+        self.answering: RequestCycle | None = None
         self.draining = False
         self.request_limit = 0
         self.on_request_limit: Callable[[], None] | None = None

@@ -374,13 +374,64 @@ def test_last_chunk() -> None:
     assert LAST_CHUNK == b"0\r\n\r\n"
 
 
+# After so many of one kind a response is compared with the last one.
+AGAIN = 5
+
+
+@given(
+    st.lists(
+        st.tuples(
+            st.sampled_from([200, http.HTTPStatus.OK, 404, 204, True, -200]),
+            st.sampled_from(
+                [
+                    [],
+                    [(b"x", b"1")],
+                    [(b"x", b"2")],
+                    [(b"x", b"1"), LENGTH_5],
+                    [[b"x", b"1"]],
+                    ((b"x", b"1"),),
+                    [(b"x", bytearray(b"1"))],
+                    [(b"x", b"1"), (b"connection", b"close")],
+                    [(b"x", b"1\r\n")],
+                ]
+            ),
+            st.sampled_from([b"", b"date: 1\r\n"]),
+            st.booleans(),
+            st.booleans(),
+            st.booleans(),
+        ),
+        max_size=6,
+    ),
+    st.sampled_from([1, 2, AGAIN]),
+)
+def test_what_has_come_before_changes_no_head(asked: list[Any], times: int) -> None:
+    framer = ResponseFramer()
+    for arguments in asked:
+        try:
+            expected = ResponseFramer().head(*arguments)
+        except (InvalidResponse, TypeError) as exc:
+            with pytest.raises(type(exc)):
+                framer.head(*arguments)
+            continue
+        assert [framer.head(*arguments) for _ in range(times)] == [expected] * times
+
+
+def test_headers_that_change_in_place_are_seen() -> None:
+    framer, headers = ResponseFramer(), [(b"x", b"1")]
+    for _ in range(AGAIN):
+        before = framer.head(200, headers, b"", False, True, True)
+    headers[0] = (b"x", b"2")
+    assert b"x: 2" in framer.head(200, headers, b"", False, True, True)[0]
+    assert b"x: 1" in before[0]
+
+
 @pytest.mark.parametrize("keep_alive", [True, False])
 def test_heads_are_looked_up_with_the_lines_of_the_server_as_they_are_now(keep_alive: bool) -> None:
     framer = ResponseFramer()
     headers = [(b"content-length", b"1")]
     for lines in (b"date: 1\r\n", b"date: 2\r\n"):
-        heads = [framer.head(200, headers, lines, False, True, keep_alive) for _ in range(4)]
-        assert heads == [ResponseFramer().head(200, headers, lines, False, True, keep_alive)] * 4
+        heads = [framer.head(200, headers, lines, False, True, keep_alive) for _ in range(AGAIN)]
+        assert heads == [ResponseFramer().head(200, headers, lines, False, True, keep_alive)] * AGAIN
     for _ in range(2):
         kept, closed = (framer.head(200, headers, b"", False, True, alive) for alive in (True, False))
         assert (kept[3], closed[3]) == (True, False)
@@ -393,7 +444,7 @@ def test_heads_are_looked_up_with_the_lines_of_the_server_as_they_are_now(keep_a
 def test_no_status_is_taken_for_a_known_one(status: Any, keep_alive: bool) -> None:
     framer = ResponseFramer()
     for alive in (True, False):
-        for _ in range(3):
+        for _ in range(AGAIN):
             framer.head(200, [], b"", False, True, alive)
     with pytest.raises((InvalidResponse, TypeError)):
         framer.head(status, [], b"", False, True, keep_alive)

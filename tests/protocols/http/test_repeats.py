@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import copy
 from typing import Any
 
 import pytest
@@ -29,6 +30,7 @@ from uvicorn.protocols.http._repeats import (
     PATIENCE,
     Sections,
     learn,
+    method_and_path,
     request_line,
 )
 from uvicorn.protocols.http._varying import TRIES
@@ -65,6 +67,17 @@ def test_plain_request_lines(line: bytes, expected: object) -> None:
         b"CONNECT / HTTP/1.1",
         b"GET /a HTTP/1.1\r\nX: y",
         b"\r\nGET / HTTP/1.1",
+        b"GET /a? HTTP/1.0",
+        b"GET /a?HTTP/1.1",
+        b"GET /a?",
+        b"GET /a?b c HTTP/1.1",
+        b"GET /a?b# HTTP/1.1",
+        b"GET /a?\xc3 HTTP/1.1",
+        b"GET /a?b\r HTTP/1.1",
+        b"GET /a HTTP/1.1? HTTP/1.1",
+        b"GET ?a HTTP/1.1",
+        b"? HTTP/1.1",
+        b" HTTP/1.1",
     ],
 )
 def test_other_request_lines_are_left_to_the_parser(line: bytes) -> None:
@@ -115,9 +128,16 @@ def test_what_says_more_than_fields_is_not_learnt(data: bytes, fields: Any) -> N
 @pytest.mark.parametrize(("length", "more"), [(MAX_LINE, 1), (MAX_LINE + 1, 0)])
 def test_a_long_line_is_not_kept(length: int, more: int) -> None:
     line = "GET /" + "l" * (length - len("GET / HTTP/1.1")) + " HTTP/1.1"
-    request_line.cache_clear()
+    method_and_path.cache_clear()
     assert (learn(request(line), HOST, LIMIT) is not None) == more
-    assert request_line.cache_info().currsize == more
+    assert method_and_path.cache_info().currsize == more
+
+
+def test_queries_are_kept_nowhere() -> None:
+    method_and_path.cache_clear()
+    for i in range(10):
+        assert request_line(b"GET /a?%d HTTP/1.1" % i) == ("GET", "/a", b"/a", b"%d" % i, False)
+    assert method_and_path.cache_info().currsize == 1
 
 
 @pytest.mark.parametrize(
@@ -224,18 +244,18 @@ def test_the_third_request_is_not_parsed(implementation: str, monkeypatch: pytes
 def test_a_connection_whose_heads_never_repeat_learns_no_more(
     implementation: str, lines: list[str], learns: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    taken = []
-    ordinary = IMPLEMENTATIONS[implementation]._on_repeated
+    parsed = []
+    ordinary = IMPLEMENTATIONS[implementation].on_head
     monkeypatch.setattr(
         IMPLEMENTATIONS[implementation],
-        "_on_repeated",
-        lambda self, *args: (taken.append(args), ordinary(self, *args)),
+        "on_head",
+        lambda self, *args: parsed.append(args) or ordinary(self, *args),
     )
     unlike = [request("GET / HTTP/1.1", line) for line in lines]
     protocol, transport, app = feed(implementation, [*unlike, GET, GET], True)
-    before = len(taken)
+    before = len(parsed)
     asyncio.run(feed_more(protocol, [GET, GET]))
-    assert (len(taken) > before) == learns
+    assert (len(parsed) == before) == learns
     assert (protocol._repeated is not None) == learns
     assert len(app.scopes) == len(unlike) + 4
     assert transport.buffer.count(b"HTTP/1.1 200") == len(unlike) + 4
@@ -338,23 +358,86 @@ def test_few_sections_are_shared() -> None:
     assert not sections.has_come(bytes(MAX_SECTION + 1))
 
 
+# So often a request comes until it is known as a whole, and once more.
+WHOLE = 5
+
+
+@pytest.mark.parametrize("root_path", ["", "/root"])
+@pytest.mark.parametrize("line", ["GET /a%20b?c=d HTTP/1.1", "HEAD / HTTP/1.1"])
 @pytest.mark.parametrize("implementation", IMPLEMENTATIONS)
-def test_fields_that_the_application_changes_are_not_seen_by_the_next(implementation: str) -> None:
-    app = Answer()
+def test_what_the_application_changes_is_not_seen_by_the_next(
+    implementation: str, line: str, root_path: str
+) -> None:
+    app, seen = Answer(), []
 
     async def changing(scope: Any, receive: Any, send: Any) -> None:
-        assert scope["headers"] == [(b"host", b"example.org")]
+        seen.append(copy.deepcopy(scope))
         scope["headers"].clear()
+        scope["asgi"]["version"] = scope["path"] = "changed"
+        scope["state"]["more"] = 1
+        del scope["client"]
         await app(scope, receive, send)
 
-    async def go() -> None:
-        protocol = connect(IMPLEMENTATIONS[implementation], changing, loop=TaskLoop())
-        for _ in range(5):
-            protocol.data_received(GET)
+    async def go() -> Any:
+        protocol = connect(
+            IMPLEMENTATIONS[implementation],
+            changing,
+            loop=TaskLoop(),
+            root_path=root_path,
+            app_state={"a": 1},
+        )
+        for _ in range(WHOLE):
+            protocol.data_received(request(line))
             await settle()
+        return protocol
 
-    asyncio.run(go())
-    assert len(app.scopes) == 5
+    protocol = asyncio.run(go())
+    assert protocol._repeated.request == request(line)
+    assert len(seen) == WHOLE
+    assert all(scope == seen[0] and list(scope) == list(seen[0]) for scope in seen)
+    answers = protocol.transport.buffer.count(b"HTTP/1.1 200")
+    assert answers == WHOLE
+    assert protocol.transport.buffer.count(b"\r\n\r\nok") == (0 if line.startswith("HEAD") else WHOLE)
+
+
+@pytest.mark.parametrize("implementation", IMPLEMENTATIONS)
+def test_of_a_known_request_nothing_is_kept_that_is_a_connections(implementation: str) -> None:
+    app = Answer()
+    config = Config(app, log_config=None, ws="none", lifespan="off", access_log=False)
+    state = ServerState()
+
+    async def go() -> Any:
+        loop = TaskLoop()
+        for peer, app_state, times in ((("127.0.0.1", 1), {"a": 1}, WHOLE), (("10.0.0.1", 7), {"b": 2}, 1)):
+            protocol: Any = IMPLEMENTATIONS[implementation](
+                config=config, server_state=state, app_state=app_state, _loop=loop
+            )
+            protocol.connection_made(StrictTransport(peername=peer))
+            await feed_more(protocol, [GET] * times)
+        return protocol
+
+    protocol = asyncio.run(go())
+    assert protocol._codec is None  # it was known from the beginning
+    kept = protocol._repeated.scope
+    assert [kept[name] for name in ("asgi", "server", "client", "scheme", "headers", "state")] == [None] * 6
+    assert app.scopes[-1]["client"] == ("10.0.0.1", 7)
+    assert app.scopes[-1]["state"] == {"b": 2}
+
+
+@pytest.mark.parametrize("implementation", IMPLEMENTATIONS)
+def test_lines_that_take_turns_are_each_answered(implementation: str) -> None:
+    lines = ["/a", "/a", "/a", "/b", "/a", "/b", "/b", "/b", "/a", "/b?", "/a?", "/a?", "/a?", "/a"]
+    _, _, app = feed(implementation, [request(f"GET {line} HTTP/1.1") for line in lines], True)
+    assert [scope["raw_path"].decode() for scope in app.scopes] == [line.rstrip("?") for line in lines]
+
+
+@pytest.mark.parametrize("implementation", IMPLEMENTATIONS)
+def test_a_request_that_closes_is_known_as_a_whole(implementation: str) -> None:
+    closing = request("GET /a HTTP/1.1", "Connection: close")
+    app, transports = of_connections(implementation, [[closing]] * WHOLE + [[closing, closing]] * 2)
+    assert len(app.scopes) == WHOLE + 2
+    assert all(transport.closed for transport in transports)
+    assert len({bytes(transport.buffer) for transport in transports}) == 1
 
 
 LINES = st.one_of(

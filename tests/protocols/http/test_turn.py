@@ -15,6 +15,7 @@ import pytest
 
 from uvicorn.protocols._state import DURATIONS, ServerState
 from uvicorn.protocols.http import _turn
+from uvicorn.protocols.http._cycle import COMPLETE, WAITING
 from uvicorn.protocols.http._turn import ALONE, APART, BATCH, TurnTasks
 
 Application = Callable[["Request"], Awaitable[None]]
@@ -23,7 +24,10 @@ variable: ContextVar[str] = ContextVar("variable", default="untouched")
 
 
 class Request:
-    """Of a cycle, what `TurnTasks` knows of: it runs, may be told its task, and then takes it off the list."""
+    """Of a cycle, what `TurnTasks` knows of: an application and its arguments, or a task that it runs in, is told of, and
+    takes off the list; and a head that may wait."""
+
+    scope = receive = send = None
 
     def __init__(self, application: Application, state: ServerState) -> None:
         self.application = application
@@ -32,21 +36,35 @@ class Request:
         self.started_at = 0.0
         self.name = ""
         self.ran_in = 0
-        self.complete = False
+        self.stage = WAITING
+        self.released = 0
+
+    @property
+    def complete(self) -> bool:
+        return self.stage == COMPLETE
 
     async def run(self) -> None:
+        try:
+            await self.app()
+        finally:
+            self.state.tasks.discard(self.task)  # type: ignore[arg-type]
+
+    async def app(self, *arguments: None) -> None:
         task = asyncio.current_task()
         assert task is not None
         self.name = task.get_name()
         self.ran_in = id(task)
         del task
-        try:
-            await self.application(self)
-            self.complete = True
-            if self.started_at == self.state.together:
-                self.state.answered_together += 1
-        finally:
-            self.state.tasks.discard(self.task)  # type: ignore[arg-type]
+        await self.application(self)
+        self.stage = COMPLETE
+        if self.started_at == self.state.together:
+            self.state.answered_together += 1
+
+    async def failed(self, exc: BaseException) -> None:
+        raise exc
+
+    def release_head(self) -> None:
+        self.released += 1
 
 
 class Turns:
@@ -54,7 +72,7 @@ class Turns:
 
     def __init__(self) -> None:
         self.state = ServerState()
-        self.tasks = TurnTasks(asyncio.get_running_loop(), self.state, copy_context(), lambda: None)
+        self.tasks = TurnTasks(asyncio.get_running_loop(), self.state, copy_context())
 
     def begin(self, *applications: Application) -> list[Request]:
         requests = [Request(application, self.state) for application in applications]
@@ -572,14 +590,76 @@ def test_while_a_task_runs_no_other_one_is_entered() -> None:
     run(test)
 
 
-@pytest.mark.usefixtures("two_at_most")
-def test_what_is_answered_among_many_is_told() -> None:
+# --- heads that wait ------------------------------------------------------------------------------------
+
+
+async def pauses(request: Request) -> None:
+    await asyncio.sleep(0)
+    await asyncio.sleep(0)
+
+
+def released(requests: list[Request]) -> list[int]:
+    return [request.released for request in requests]
+
+
+def test_the_head_of_whoever_waits_goes_out_and_nobody_elses() -> None:
     async def test(turns: Turns) -> None:
-        told: list[int] = []
-        loop, state = asyncio.get_running_loop(), turns.state
-        turns.tasks = TurnTasks(loop, state, copy_context(), lambda: told.append(state.together == -1))
-        await from_a_callback(turns, answer, answer, answer, answer)
-        assert told == [True]
+        requests = turns.begin(answer, pauses, answer)
+        await asyncio.sleep(0)  # the task
+        await asyncio.sleep(0)  # the look that follows
+        assert released(requests) == [0, 1, 0]
+        await ended(turns)
+        assert released(requests) == [0, 1, 0]
+        assert turns.state.answering is None
+
+    run(test)
+
+
+@pytest.mark.usefixtures("two_at_most")
+def test_among_many_the_head_of_whoever_waits_goes_out_and_nobody_elses() -> None:
+    async def test(turns: Turns) -> None:
+        requests = await from_a_callback(turns, answer, pauses, answer)
+        assert released(requests) == [0, 1, 0]
+        await ended(turns)
+        assert released(requests) == [0, 1, 0]
+        assert turns.state.answering is None
+
+    run(test)
+
+
+def test_a_head_goes_out_though_others_are_answered_before_it_is_looked_for() -> None:
+    async def test(turns: Turns) -> None:
+        tasks = (turns.tasks, TurnTasks(asyncio.get_running_loop(), turns.state, copy_context()))
+        requests = []
+        for turns.tasks in tasks:  # of two kinds of connections, each has a task
+            requests += turns.begin(answer, pauses)
+        await asyncio.sleep(0)
+        assert released(requests) == [0, 1, 0, 0]
+        await asyncio.sleep(0)
+        assert released(requests) == [0, 1, 0, 1]
+        await ended(turns)
+        assert turns.state.answering is None
+
+    run(test)
+
+
+def test_who_goes_on_leaves_the_heads_of_others() -> None:
+    async def test(turns: Turns) -> None:
+        gate = asyncio.get_running_loop().create_future()
+
+        async def waits(request: Request) -> None:
+            await gate
+
+        first = turns.begin(waits, answer)
+        await asyncio.sleep(0)
+        await asyncio.sleep(0)
+        turns.tasks = TurnTasks(asyncio.get_running_loop(), turns.state, copy_context())
+        second = turns.begin(pauses, answer)
+        gate.set_result(None)  # it goes on behind the second task, and before that one is looked at
+        await asyncio.sleep(0)
+        assert first[0].complete
+        await asyncio.sleep(0)
+        assert (released(first), released(second)) == ([1, 0], [1, 0])
         await ended(turns)
 
     run(test)

@@ -120,7 +120,7 @@ class HTTPContext(ConnectionContext):
         self.turn: TurnTasks | None = None
         if self.makes_tasks and not self.limits_concurrency and sys.implementation.name == "cpython":
             tasks_see = Context() if config.reset_contextvars else copy_context()
-            self.turn = TurnTasks(loop, state, tasks_see, self._forget_complete)
+            self.turn = TurnTasks(loop, state, tasks_see)
 
     def release_soon(self) -> None:
         """Let the heads that wait for their bodies in `held` go out with the event loop's next turn, at the latest."""
@@ -134,7 +134,3 @@ class HTTPContext(ConnectionContext):
         for cycle in held:
             if cycle.waiting_head is not None:  # of few: the body has taken it along
                 cycle.release_head()
-
-    def _forget_complete(self) -> None:
-        """Keep no request any longer whose head is gone: each holds a few kilobytes."""
-        self.held[:] = [cycle for cycle in self.held if cycle.waiting_head is not None]

@@ -21,13 +21,11 @@ from uvicorn.protocols.http._codec import DISCARD, UpgradeBuffer
 from uvicorn.protocols.http._cycle import RequestCycle
 from uvicorn.protocols.http._head import Head, Refused, examine
 from uvicorn.protocols.http._held import HeldResponses
-from uvicorn.protocols.http._lifetime import ConnectionLifetime
-from uvicorn.protocols.http._repeats import MAX_LINE, PATIENCE, RepeatedSection, learn, request_line
-from uvicorn.protocols.http._varying import TRIES, VaryingSection, compare
+from uvicorn.protocols.http._known import KnownRequests
 from uvicorn.protocols.http.flow_control import service_unavailable
 
 
-class HTTPConnection(ConnectionLifetime):
+class HTTPConnection(KnownRequests):
     """One HTTP connection.
 
     Args:
@@ -78,12 +76,11 @@ class HTTPConnection(ConnectionLifetime):
             return
         repeated = self._repeated
         if repeated is not None and codec is not DISCARD:
-            line_size = size - repeated.size
-            if 0 < line_size <= repeated.longest_line and data.startswith(repeated.raw, line_size):
-                line = request_line(data[:line_size])
-                if line is not None:
-                    self._on_repeated(line, repeated, data)
-                    return
+            if data == repeated.request:
+                self._on_same(repeated)
+                return
+            if self._takes_repeated(repeated, data, size - repeated.size):
+                return
         varying = self._varying
         if varying is not None and codec is not DISCARD and self._takes_varying(varying, data):
             return
@@ -102,17 +99,6 @@ class HTTPConnection(ConnectionLifetime):
             codec.feed(data)
         except Refused as exc:
             self._refuse(exc)
-
-    def _compare_section(self, data: bytes) -> None:
-        """A request has come whole: is its header section as long as the last one, or another connection's first?"""
-        self._unlike += 1
-        if self._unlike > PATIENCE:
-            self._find_varying(data)
-            return
-        size = len(data) - data.find(b"\r\n")
-        last, self._last_section = self._last_section, size
-        if size == last or (not last and self.context.sections.has_come(data[-size:])):
-            self._learn_section(data)
 
     def _head_begins(self, data: bytes) -> None:
         """The first bytes of a head whose end has not come."""
@@ -187,108 +173,10 @@ class HTTPConnection(ConnectionLifetime):
             self._enqueue(cycle)
         return False
 
-    def _on_repeated(
-        self, line: tuple[str, str, bytes, bytes, bool], section: RepeatedSection, data: bytes
-    ) -> None:
-        """A whole request, whose header section is known."""
-        self._unlike = 0
-        method, text, path, query, is_head = line
-        scope = self._make_scope("1.1", method, text, path, query, list(section.fields))
-        app = self.context.app if section.forwarded else self.context.direct_app
-        cycle = RequestCycle(self, scope, app, True, is_head, section.keep_alive, False, False)
-        if section.length:
-            cycle.feed_body(data[-section.length :])
-        if not section.keep_alive:
-            self._discard()  # nothing behind this request is looked at
-        self._begin(cycle)
-
-    def _takes_varying(self, section: VaryingSection, data: bytes) -> bool:
-        """Take a whole request whose header section is known but for lines that decide nothing, if it is one."""
-        line_size = data.find(b"\r\n")
-        if not 0 < line_size <= MAX_LINE:
-            return False
-        fields = section.fields(data, line_size)
-        if fields is None:
-            return False
-        line = request_line(data[:line_size])
-        if line is None:
-            return False
-        self._unlike = PATIENCE
-        method, text, path, query, is_head = line
-        scope = self._make_scope("1.1", method, text, path, query, fields)
-        app = self.context.app if section.forwarded else self.context.direct_app
-        cycle = RequestCycle(self, scope, app, True, is_head, section.keep_alive, False, False)
-        if not section.keep_alive:
-            self._discard()  # nothing behind this request is looked at
-        self._begin(cycle)
-        return True
-
-    def _learnt(self, data: bytes) -> RepeatedSection | None:
-        """The header section of the request that has come whole, where it can be known by its bytes."""
-        cycle = self.current
-        if cycle is None or self._receiving is not None or self.pipeline or self.context.starts_eagerly:
-            return None  # more has come than one request, or the application has had the fields in its hands
-        if not cycle.modern:
-            return None
-        return learn(data, tuple(cycle.scope["headers"]), self.config.limit_request_head)
-
-    def _learn_section(self, data: bytes) -> None:
-        """The last two header sections had the same size, or another connection has begun with this one."""
-        self._last_section = -1
-        section = self._learnt(data)
-        if section is not None:
-            self._repeated = section
-            self._last_section = 0
-            self.context.sections.share(section)
-
-    def _find_varying(self, data: bytes) -> None:
-        """Whole sections do not come again: what do the last two have in common?"""
-        if self._unlike > PATIENCE + TRIES:
-            self._last_section = -1
-            self._repeated = self._varying = None
-            return
-        section = self._learnt(data)
-        if section is None:
-            return
-        last, self._repeated = self._repeated, section
-        if last is not None:
-            config = self.config
-            found = compare(last, section, config.limit_request_head, config.limit_request_fields)
-            self._varying = found or self._varying
-
     @property
     def scope(self) -> Any:
         """The scope of the request that is being answered; None where there is none."""
         return self.current.scope if self.current is not None else None
-
-    def _make_scope(
-        self,
-        version: str,
-        method: str,
-        text: str,
-        path: bytes,
-        query: bytes,
-        headers: list[tuple[bytes, bytes]],
-    ) -> Any:
-        context = self.context
-        if context.root_path:
-            text = context.root_path + text
-            path = context.root_path_bytes + path
-        return {
-            "type": "http",
-            "asgi": {"version": context.asgi_version, "spec_version": "2.3"},
-            "http_version": version,
-            "server": self._server,
-            "client": self._client,
-            "scheme": self.scheme,
-            "method": method,
-            "root_path": context.root_path,
-            "path": text,
-            "raw_path": path,
-            "query_string": query,
-            "headers": headers,
-            "state": self.app_state.copy(),
-        }
 
     def on_body(self, data: bytes) -> None:
         """A piece of the body of the request that came last."""

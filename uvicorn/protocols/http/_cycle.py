@@ -19,7 +19,7 @@ from uvicorn.protocols._state import CLASS_OF
 from uvicorn.protocols.http._framing import CHUNKED, CLOSE, LAST_CHUNK, LENGTH
 
 if TYPE_CHECKING:
-    from uvicorn.protocols.http._connection import HTTPConnection
+    from uvicorn.protocols.http._known import KnownRequests
 
 # Stages of the response.
 WAITING, STARTED, COMPLETE = range(3)
@@ -68,7 +68,7 @@ class RequestCycle:
 
     def __init__(
         self,
-        connection: HTTPConnection,
+        connection: KnownRequests,
         scope: Any,
         app: ASGI3Application,
         modern: bool,
@@ -158,11 +158,9 @@ class RequestCycle:
         try:
             result = await self.app(self.scope, self.receive, self.send)  # type: ignore[func-returns-value]
             if result is not None or self.stage != COMPLETE:
-                await self._unfinished(result)
-        except BaseException as exc:  # whatever it is, the request gets an end
-            if isinstance(exc, GeneratorExit) and not self._runs():
-                raise  # the event loop is gone, and the task with it
-            await self._failed(exc)
+                await self.unfinished(result)
+        except BaseException as exc:  # noqa: BLE001 - whatever it is, the request gets an end
+            await self.failed(exc)
         finally:
             state.tasks.discard(self.task)
             if state.on_emptied is not None:
@@ -176,7 +174,8 @@ class RequestCycle:
             return False
         return running is not None and self.task in (running, None)
 
-    async def _unfinished(self, result: object) -> None:
+    async def unfinished(self, result: object) -> None:
+        """The application has returned, with something that it should not return or before its response was complete."""
         connection = self.connection
         if result is not None:
             say(
@@ -200,7 +199,14 @@ class RequestCycle:
             say(connection.logger, logging.ERROR, "ASGI callable returned without completing response.")
             self._break_off()
 
-    async def _failed(self, exc: BaseException) -> None:
+    async def failed(self, exc: BaseException) -> None:
+        """The application has raised this.
+
+        Raises:
+            BaseException: The same, where it is the task's to end with.
+        """
+        if isinstance(exc, GeneratorExit) and not self._runs():
+            raise exc  # the event loop is gone, and the task with it
         connection = self.connection
         if isinstance(exc, asyncio.CancelledError) and is_cancelled():
             # Only the server cancels a request's task, at the end of its grace period: the client sees a cut.
@@ -314,6 +320,8 @@ class RequestCycle:
         # ASGI lets the head wait for the first piece of the body; not longer, though, than a turn of the event loop:
         # who waits for an event stream wants to see that it has begun.
         self.waiting_head = head
+        if context.state.answering is self:
+            return  # who has called the application looks after it
         held = context.held
         held.append(self)
         if len(held) == 1:  # one call for all heads of a turn

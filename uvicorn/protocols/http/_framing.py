@@ -7,6 +7,7 @@ would split the response is an error of the application (RFC 9110 5.5, 9112 11.1
 This is on the path of every response, so what comes again is looked up, in bounded caches: the header section of the
 most frequent kind of response (on HTTP/1.1, and not to HEAD) as a whole, which takes 0.3 us where its lines take 1.2, with
 the server's own lines as long as these stand (another 0.2 us), and else each line (0.36 to 0.50 us of a 6 us request).
+Where one kind of response comes again and again it is compared with the last one, which takes a third of a look-up.
 """
 
 from __future__ import annotations
@@ -60,6 +61,10 @@ class ResponseFramer:
         "_default_lines",
         "_heads",
         "_keep_alive_line",
+        "_last",
+        "_last_headers",
+        "_last_keep_alive",
+        "_last_status",
         "_lines",
         "_lower",
         "_no_content_line",
@@ -74,6 +79,11 @@ class ResponseFramer:
         # The same with the status line and these of the server's lines in front: for a second, when the date changes.
         self._whole: dict[tuple[Any, ...], tuple[bytes, int, int, bool]] = {}
         self._default_lines = b""
+        # What was found there last; and where it was found twice in a row, what it was found by.
+        self._last: tuple[bytes, int, int, bool] | None = None
+        self._last_headers: list[tuple[bytes, bytes]] | None = None
+        self._last_status = 0
+        self._last_keep_alive = False
         self._lower = not title_case
         self._no_content_line = b"Content-Length: 0\r\n" if title_case else b"content-length: 0\r\n"
         self._close_line = b"Connection: close\r\n" if title_case else b"connection: close\r\n"
@@ -110,6 +120,16 @@ class ResponseFramer:
         if default_lines is not self._default_lines:
             self._default_lines = default_lines
             self._whole.clear()
+            self._last = self._last_headers = None
+        elif (
+            headers == self._last_headers
+            and status == self._last_status
+            and keep_alive is self._last_keep_alive
+            and modern
+            and not is_head
+        ):
+            assert self._last is not None
+            return self._last
         key: tuple[Any, ...] | None = None
         made = None
         if modern and not is_head and type(headers) is list:
@@ -117,6 +137,12 @@ class ResponseFramer:
                 key = (keep_alive, status, *headers)
                 known = self._whole.get(key)
                 if known is not None:
+                    if known is self._last:
+                        self._last_headers = headers.copy()
+                        self._last_status = status
+                        self._last_keep_alive = keep_alive
+                    else:
+                        self._last, self._last_headers = known, None
                     return known
                 made = self._heads.get(key)
             except (TypeError, ValueError):  # fields that are lists, names and values that can change

@@ -18,15 +18,13 @@ import sys
 import types
 import weakref
 from asyncio.tasks import _enter_task, _leave_task
-from collections.abc import Callable, Coroutine, Generator
+from collections.abc import Coroutine, Generator
 from contextvars import Context
 from functools import partial
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from uvicorn.protocols._state import ServerState
-
-if TYPE_CHECKING:
-    from uvicorn.protocols.http._cycle import RequestCycle
+from uvicorn.protocols.http._cycle import COMPLETE, RequestCycle
 
 # After an application has waited or left a trace, so many requests get tasks of their own: where it does so each time,
 # those behind it would begin two turns late each time.
@@ -63,19 +61,16 @@ class TurnTasks:
         loop: The event loop.
         state: What the connections of the server share.
         context: What each task gets a copy of.
-        on_answered: Called where requests have been answered between others that are only read.
     """
 
-    __slots__ = ("_alone", "_apart", "_context", "_loop", "_on_answered", "_state", "_turn")
+    __slots__ = ("_alone", "_apart", "_context", "_loop", "_state", "_turn")
 
     def __init__(
         self,
         loop: asyncio.AbstractEventLoop,
         state: ServerState,
         context: Context,
-        on_answered: Callable[[], None],
     ) -> None:
-        self._on_answered = on_answered
         self._loop = loop
         self._state = state
         self._context = context
@@ -147,18 +142,39 @@ class TurnTasks:
         untouched, context = self._context, turn.context
         cycles, task = turn.cycles, turn.task
         cycles.reverse()
-        traces = _traces(task)
         state = self._state
+        state.turn = 0.0  # time passes from here on
+        self._release_head()
         if state.measured:
             state.begin_together(cycles[-1].started_at)
+        # What `_traces` looks at, each on its own: 0.15 us less for each request.
+        get_name, cancelling = task.get_name, task.cancelling
+        name, cancels = get_name(), cancelling()
+        references, weak = sys.getrefcount(task), weakref.getweakrefcount(task)
         while True:
-            await cycles.pop().run()
+            cycle = state.answering = cycles.pop()
+            # What `RequestCycle.run` does, without a coroutine for it.
+            try:
+                result = await cycle.app(cycle.scope, cycle.receive, cycle.send)  # type: ignore[func-returns-value]
+                if result is not None or cycle.stage != COMPLETE:
+                    await cycle.unfinished(result)
+            except BaseException as exc:  # noqa: BLE001 - whatever it is, the request gets an end
+                await cycle.failed(exc)
             if not cycles:
                 break
             # Two contexts that share all they hold are compared by that, in no time.
-            if context != untouched or _traces(task) != traces:
+            if (
+                context != untouched
+                or sys.getrefcount(task) != references
+                or weakref.getweakrefcount(task) != weak
+                or get_name() is not name
+                or cancelling() != cancels
+                or task._callbacks  # noqa: SLF001 - there is no other way to see them
+            ):
                 self._separate(cycles)
                 break
+        if state.answering is cycle:
+            state.answering = None
         if state.answered_together:
             state.end_together()
 
@@ -188,14 +204,21 @@ class TurnTasks:
         finally:
             _leave_task(loop, task)
             self._look(turn.cycles)
-            self._on_answered()
         self._turn = None
 
     def _look(self, cycles: list[RequestCycle]) -> None:
         """The turn in which they should all have been answered is over: does an application wait?"""
         self._state.end_together()  # who waits is looked at on its own
+        self._release_head()
         if cycles:
             self._separate(cycles)
+
+    def _release_head(self) -> None:
+        """Who waits may have begun its response: that head goes out now."""
+        state = self._state
+        if state.answering is not None:
+            state.answering.release_head()
+            state.answering = None
 
     def _separate(self, cycles: list[RequestCycle]) -> None:
         self._apart = APART
