@@ -102,6 +102,13 @@ REQUESTS = (
         "fastapi", "3 FastAPI, JSON", Load(path="/items/7?q=a"), "frameworks:fastapi", target=0.85, quick=True
     ),
     Scenario(
+        "fastapi-service",
+        "3 FastAPI, JSON, 64 connections, with 300,000 objects",
+        Load(path="/items/7?q=a", connections=64),
+        "service:fastapi",
+        needs=frozenset({"fastapi"}),
+    ),
+    Scenario(
         "access-log", "4 hello, access log to a file", target=0.24, server={"access_log": True}, quick=True
     ),
     Scenario("post-1k", "5 POST of 1 KB", Load(path="/post", method="POST", body=1024), target=0.55),
