@@ -18,6 +18,8 @@ from uvicorn.protocols._access import (
     BATCH_LINES,
     CLIENTS,
     DEFAULT_FORMAT,
+    PATH_LENGTH,
+    PATHS,
     BatchedAccessLog,
     RecordAccessLog,
     client_text,
@@ -279,6 +281,38 @@ def test_lines_stand_in_the_order_of_the_responses_with_their_own_clients(setup:
     log.flush()
     lines = setup.stream.getvalue().splitlines()
     assert [line.split()[1] for line in lines] == ["h:1", "h:2", "h:2", "h:1"]
+
+
+def test_a_path_that_comes_again_is_shown_as_what_it_is_each_time() -> None:
+    batched, by_records = Setup(), Setup()
+    log, records = batched.batched(), RecordAccessLog(by_records.logger)
+    changes: list[dict[str, Any]] = [
+        {},
+        {"method": "HEAD"},
+        {"http_version": "1.0"},
+        {"query_string": b"a"},
+        {"client": ("h", 1)},
+        {"raw_path": b"/a"},
+        {"raw_path": bytearray(b"/"), "path": "/"},
+        {"raw_path": b"/" + b"l" * PATH_LENGTH},
+    ]
+    for status in (200, 404, 200):
+        for change in (*changes, *reversed(changes)):
+            for each in (log, records):
+                each.log(scope_of(**change), status)
+    log.flush()
+    assert batched.stream.getvalue() == by_records.stream.getvalue()
+    assert set(log._paths) == {b"/", b"/a"}
+
+
+def test_few_paths_are_remembered(setup: Setup) -> None:
+    log = setup.batched()
+    for i in range(PATHS + 1):
+        log.log(scope_of(raw_path=b"/%d" % i), 200)
+        assert len(log._paths) <= PATHS
+    log.flush()
+    lines = setup.stream.getvalue().splitlines()
+    assert [line.split()[4] for line in lines] == [f"/{i}" for i in range(PATHS + 1)]
 
 
 def test_few_clients_are_remembered(setup: Setup) -> None:

@@ -25,8 +25,11 @@ from uvicorn.protocols._say import say
 BATCH_DELAY = 0.05
 # A batch is written at once when it has grown to this many lines.
 BATCH_LINES = 512
-# So many clients' addresses are kept as text, which takes 0.5 us to make.
-CLIENTS = 1024
+# So many clients' addresses are kept as text, which takes 0.5 us to make, and so many paths without a query as what a line
+# says of a request for them.
+CLIENTS = PATHS = 1024
+# Not those that are longer.
+PATH_LENGTH = 256
 # PIPE_BUF of Linux: a write of at most this size is never mixed with those of other processes (pipe(7)).
 ATOMIC_PIPE_WRITE = 4096
 
@@ -113,6 +116,7 @@ class BatchedAccessLog:
         "_handler",
         "_lines",
         "_logger",
+        "_paths",
         "_prefix",
         "_record_log",
         "_statuses",
@@ -129,6 +133,8 @@ class BatchedAccessLog:
         self._prefix = ""
         self._bold = ("", "")
         self._clients: dict[Any, str] = {}
+        # What a line says behind the client's address, and of which method, version and status.
+        self._paths: dict[bytes, tuple[str, str, int, str]] = {}
         self._look()
 
     def log(self, scope: Any, status: int) -> None:
@@ -143,29 +149,51 @@ class BatchedAccessLog:
                 self._record_log.log(scope, status)
                 return
             self._call_later(BATCH_DELAY, self.flush)
-        status_text = self._statuses.get(status)
-        if status_text is None:
-            status_text = self._status_text(status)
         try:
             client = scope["client"]
             address = self._clients.get(client)
             if address is None:
                 address = self._address(client)
-            path = scope["raw_path"].decode("ascii", "backslashreplace")
-            query = scope["query_string"]
-            if query:
-                path = f"{path}?{query.decode('ascii', 'backslashreplace')}"
-            on, off = self._bold
-            line = (
-                f'{self._prefix} {address} - "{on}{scope["method"]} {path} '
-                f'HTTP/{scope["http_version"]}{off}" {status_text}\n'
-            )
+            if scope["query_string"]:
+                said = self._say(scope, status)
+            else:
+                known = self._paths.get(scope["raw_path"])
+                if (
+                    known is not None
+                    and known[0] == scope["method"]
+                    and known[1] == scope["http_version"]
+                    and known[2] == status
+                ):
+                    said = known[3]
+                else:
+                    said = self._say_and_keep(scope, status)
         except CHANGED_SCOPE:
             self.log(mended(scope), status)
             return
-        lines.append(line)
+        lines.append(f"{self._prefix} {address}{said}")
         if len(lines) >= BATCH_LINES:
             self.flush()
+
+    def _say(self, scope: Any, status: int) -> str:
+        """The part of a line that follows the client's address."""
+        status_text = self._statuses.get(status)
+        if status_text is None:
+            status_text = self._status_text(status)
+        path = scope["raw_path"].decode("ascii", "backslashreplace")
+        query = scope["query_string"]
+        if query:
+            path = f"{path}?{query.decode('ascii', 'backslashreplace')}"
+        on, off = self._bold
+        return f' - "{on}{scope["method"]} {path} HTTP/{scope["http_version"]}{off}" {status_text}\n'
+
+    def _say_and_keep(self, scope: Any, status: int) -> str:
+        said = self._say(scope, status)
+        path = scope["raw_path"]
+        if type(path) is bytes and len(path) <= PATH_LENGTH:
+            if len(self._paths) >= PATHS:
+                self._paths.clear()
+            self._paths[path] = scope["method"], scope["http_version"], status, said
+        return said
 
     def flush(self) -> None:
         """Write what has been gathered."""
@@ -196,6 +224,7 @@ class BatchedAccessLog:
             return
         self._formatter = seen
         self._statuses = {}
+        self._paths = {}
         # The formatter itself makes the parts that never change, so the two ways cannot drift apart.
         marks = ("\0", "\1", "\2", "3")
         record = self._logger.makeRecord(

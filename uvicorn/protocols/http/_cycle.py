@@ -66,6 +66,10 @@ class RequestCycle:
         "waiting_head",
     )
 
+    # Set when the response starts, and of no meaning before.
+    _mode: int
+    _remaining: int
+
     def __init__(
         self,
         connection: KnownRequests,
@@ -97,8 +101,6 @@ class RequestCycle:
         self._input_ended = False
         self._waiters: list[asyncio.Future[None]] | None = None
         self.waiting_head: bytes | None = None
-        self._mode = CLOSE
-        self._remaining = 0
 
     # --- from the connection -----------------------------------------------------------------
 
