@@ -6,6 +6,7 @@ import asyncio
 import contextlib
 import ssl
 import threading
+import time
 from collections import Counter
 from types import TracebackType
 from typing import Any, Self
@@ -79,8 +80,10 @@ class Load:
 
     async def _requests(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         used = False
+        answered = time.monotonic()
         while not self._stop.is_set():
             head = b""
+            asked = time.monotonic()
             try:
                 writer.write(self._request)
                 await writer.drain()
@@ -88,7 +91,12 @@ class Load:
                 length = int(head.lower().split(b"content-length:")[1].split(b"\r\n")[0])
                 await reader.readexactly(length)
             except (OSError, asyncio.IncompleteReadError):
-                self.failures["cut" if head else "stale" if used else "fresh"] += 1
+                kind = "cut" if head else "stale" if used else "fresh"
+                self.failures[kind] += 1
+                now = time.monotonic()
+                print(
+                    f"{kind}: asked {asked - answered:.3f} s after the last answer, and waited {now - asked:.3f} s"
+                )
                 return
             status = head.split(b" ")[1].decode()
             if status == "200":
@@ -98,3 +106,4 @@ class Load:
             if b"connection: close" in head.lower():
                 return
             used = True
+            answered = time.monotonic()

@@ -388,6 +388,8 @@ class AnyService(RuleBasedStateMachine):
             assert service.now - began <= service.state.spec.shutdown_delay + drain + ABORT_GRACE + 1
 
 
+# Tens of seconds on a quiet machine.
+@pytest.mark.timeout(600)
 def test_any_sequence_of_events(monkeypatch: pytest.MonkeyPatch) -> None:
     met: set[tuple[type[Any], Phase]] = set()
     step = Machine.step
@@ -418,6 +420,7 @@ def test_any_sequence_of_events(monkeypatch: pytest.MonkeyPatch) -> None:
     assert sorted(f"{kind.__name__} in {phase.value}" for kind, phase in missed) == []
 
 
+@pytest.mark.timeout(600)
 @settings(max_examples=120, deadline=None, derandomize=True, database=None)
 @given(data=st.data(), size=st.integers(1, 64), headroom=st.booleans())
 def test_of_workers_that_all_reach_a_limit_at_once_one_in_ten_is_replaced_at_a_time(
