@@ -121,6 +121,16 @@ def test_command_line_goes_before_the_environment(calls: list[Any]) -> None:
     assert (calls[0][1]["http"], calls[0][1]["loop"]) == ("h11", "asyncio")
 
 
+def test_a_misspelt_variable_is_told_and_ignored(calls: list[Any]) -> None:
+    result = invoke(APP, UVICORN_WORKRES="4")
+    assert result.exit_code == 0
+    assert (
+        result.stderr
+        == "Warning: $UVICORN_WORKRES: is no setting, and is ignored; did you mean UVICORN_WORKERS?\n"
+    )
+    assert calls[0][1]["workers"] is None
+
+
 def test_file_may_come_from_the_environment(calls: list[Any], write: Callable[..., str]) -> None:
     invoke("a:b", UVICORN_CONFIG=write(port=9))
     assert calls[0][1]["port"] == 9

@@ -64,7 +64,7 @@ from uvicorn.settings.derived import (
     schema_text,
 )
 from uvicorn.settings.layers import Layer, Problem, Resolved, SettingsError, merge
-from uvicorn.settings.sources import from_environ, missing_files, unsupported
+from uvicorn.settings.sources import from_environ, missing_files, misspelt, unsupported
 from uvicorn.supervisor.notify import has_stored
 from uvicorn.supervisor.upgrade import HANDOVER_FD, TRIAL, taking_over
 from uvicorn.supervisor.upgrade import VERSION as HANDOVER_VERSION
@@ -128,6 +128,8 @@ def _print_schema(ctx: click.Context, param: click.Parameter, value: bool) -> No
 
 def _command(ctx: click.Context, check_config: bool, **_: Any) -> None:
     _fill_standard_descriptors()
+    for problem in misspelt(os.environ):
+        click.echo(f"Warning: {problem}", err=True)
     with taking_over():
         _do_what_is_told(ctx, check_config)
 

@@ -13,8 +13,10 @@ from uvicorn.settings.sources import (
     env_file_text,
     from_environ,
     missing_files,
+    misspelt,
     unsupported,
 )
+from uvicorn.settings.table import OPTIONS
 
 # --- environment -----------------------------------------------------------------------------------
 
@@ -25,6 +27,36 @@ def test_environment_is_read_as_text_with_the_variables_name_as_place() -> None:
         "port": Raw("1", "$UVICORN_PORT", is_text=True),
         "app": Raw("a:b", "$UVICORN_APP", is_text=True),
     }
+
+
+@pytest.mark.parametrize(
+    ("variable", "meant"),
+    [
+        ("UVICORN_WORKRES", "UVICORN_WORKERS"),
+        ("UVICORN_WORKER", "UVICORN_WORKERS"),
+        ("UVICORN_HOSTS", "UVICORN_HOST"),
+        ("UVICORN_SSL_CERT_FILE", "UVICORN_SSL_CERTFILE"),
+        ("UVICORN_TIMEOUT_KEEPALIVE", "UVICORN_TIMEOUT_KEEP_ALIVE"),
+        ("UVICORN_port", "UVICORN_PORT"),
+    ],
+)
+def test_a_variable_that_is_nearly_a_settings_is_told(variable: str, meant: str) -> None:
+    (problem,) = misspelt({"UVICORN_PORT": "1", variable: "1"})
+    assert str(problem) == f"${variable}: is no setting, and is ignored; did you mean {meant}?"
+
+
+def test_variables_of_settings_and_of_others_are_nobodys_mistake() -> None:
+    known = {option.env_name: "1" for option in OPTIONS}
+    others = [
+        "UVICORN_HANDOVER_FD",
+        "UVICORN_UPGRADE_TRIAL",
+        "UVICORN_HANDOVER_BINDS",
+        "UVICORN_",
+        "PORTS",
+        "UVICORN",
+    ]
+    others += ["UVICORN_OPTIONS", "UVICORN_EXTRA_ARGS", "UVICORN_VERSION", "UVICORN_HOME"]
+    assert misspelt(known | dict.fromkeys(others, "1")) == []
 
 
 @pytest.mark.parametrize(

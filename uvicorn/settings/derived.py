@@ -175,7 +175,7 @@ _PAGE_HEAD = """\
 Every setting can be given on the command line, in the environment, in a YAML file (`--config FILE` or
 `$UVICORN_CONFIG`), and as an argument of `uvicorn.run()` and `uvicorn.Config()`. The command line goes before the
 environment, the environment before the file, the file before the default. `uvicorn --check-config` prints every
-effective value with its source.
+effective value with its source. A variable whose name is nearly that of a setting is warned of, and ignored.
 
 Times are in seconds, or texts such as `250ms`, `30s`, `5m`, `2h`. Sizes are in bytes, or texts such as `16K`,
 `512M`, `2G`. In YAML, `${NAME}` and `${NAME:-default}` stand for environment variables.

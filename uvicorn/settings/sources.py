@@ -15,6 +15,10 @@ from uvicorn.settings.table import APP, OPTIONS
 # An environment has room for little more (execve(2)), and the master that reads it has a signal to answer.
 MAX_ENV_FILE_SIZE = 262_144
 
+# How like a setting's variable a name has to be: one letter more, less, or in another place. Names of other programs with our
+# prefix are not.
+_NEAR = 0.9
+
 
 def from_environ(environ: Mapping[str, str]) -> Layer:
     """The layer of `UVICORN_*` and of the options' other variables; an empty variable counts as not set."""
@@ -26,6 +30,24 @@ def from_environ(environ: Mapping[str, str]) -> Layer:
                 layer[option.name] = Raw(text, f"${variable}", is_text=True)
                 break
     return layer
+
+
+def misspelt(environ: Mapping[str, str]) -> list[Problem]:
+    """Variables that look like a setting's, and are none: the program ignores them, as it must those of others."""
+    known = {option.env_name for option in (APP, *OPTIONS)}
+    strangers = [name for name in environ if name.startswith("UVICORN_") and name not in known]
+    if not strangers:
+        return []
+    import difflib  # noqa: PLC0415 - for mistakes only
+
+    problems = []
+    for name in sorted(strangers):
+        near = difflib.get_close_matches(name.upper(), known, n=1, cutoff=_NEAR)
+        if near:
+            problems.append(
+                Problem(f"${name}", "", f"is no setting, and is ignored; did you mean {near[0]}?")
+            )
+    return problems
 
 
 def env_file_text(path: str | os.PathLike[str]) -> str:
