@@ -72,7 +72,7 @@ def main() -> None:
         "this": (Path(sys.executable), ["--timeout-request-head", str(HEAD_DEADLINE)])
     }
     if options.peer is not None:
-        servers["peer"] = (options.peer / "bin" / "python", [])
+        servers["peer"] = (options.peer.absolute() / "bin" / "python", [])
     rounds: dict[str, list[Round]] = {name: [] for name in servers}
     for number in range(options.rounds):
         for name, (python, more) in servers.items():

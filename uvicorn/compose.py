@@ -214,6 +214,7 @@ class Multiprocess:
         try:
             plan = plan_from(self.config, self.target)
             signals = SignalSource(is_last=_invocation.get() is not None)
+            control_main = _control_main(plan)
             # From here on there is no second try: see `taking_over`.
             handover, scoreboard = upgrade.take(os.environ)
             for key, listener in _adopted(self.config, plan, self.sockets):
@@ -246,7 +247,7 @@ class Multiprocess:
                 setproctitle.setproctitle,
                 signals,
                 manager,
-                _control_main(plan),
+                control_main,
                 mold.main,
                 pid_file,
             )

@@ -128,9 +128,12 @@ def _print_schema(ctx: click.Context, param: click.Parameter, value: bool) -> No
 
 def _command(ctx: click.Context, check_config: bool, **_: Any) -> None:
     _fill_standard_descriptors()
-    for problem in misspelt(os.environ):
-        click.echo(f"Warning: {problem}", err=True)
     with taking_over():
+        if (
+            HANDOVER_FD not in os.environ and TRIAL not in os.environ
+        ):  # it has been told when the service started
+            for problem in misspelt(os.environ):
+                click.echo(f"Warning: {problem}", err=True)
         _do_what_is_told(ctx, check_config)
 
 

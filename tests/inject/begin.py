@@ -11,7 +11,8 @@ import ctypes
 import os
 import signal
 
-import uvicorn.compose  # noqa: F401 - all of the master
+import uvicorn.compose
+import uvicorn.settings.yaml_file  # noqa: F401 - read where a configuration file is given
 from uvicorn.main import main
 from uvicorn.supervisor import upgrade
 
