@@ -1368,6 +1368,10 @@ def test_a_subclass_that_overrides_on_tick_is_asked_and_may_end_the_server(run: 
 # --- context variables ----------------------------------------------------------------------------------------------
 
 VISITS = ContextVar("VISITS", default="fresh")
+UPGRADE = (
+    b"GET / HTTP/1.1\r\nHost: a\r\nConnection: Upgrade\r\nUpgrade: websocket\r\nSec-WebSocket-Version: 13\r\n"
+    b"Sec-WebSocket-Key: MDEyMzQ1Njc4OWFiY2RlZg==\r\n\r\n"
+)
 
 
 async def visited(scope: Any, receive: Any, send: Any) -> None:
@@ -1399,16 +1403,46 @@ def test_context_of_a_request_is_a_copy_of_the_servers_or_empty(
     run(test)
 
 
-def test_a_pipelined_request_does_not_see_what_the_one_before_has_set(run: Run, http: Any) -> None:
+@pytest.mark.parametrize("limit", [None, 50])
+def test_a_pipelined_request_does_not_see_what_the_one_before_has_set(
+    limit: int | None, run: Run, http: Any
+) -> None:
     async def test() -> None:
         VISITS.set("of the server")
-        async with serving(make(visited, http=http, lifespan="off")) as server:
+        async with serving(make(visited, http=http, lifespan="off", limit_concurrency=limit)) as server:
             async with connected(port_of(server)) as client, connected(port_of(server)) as other:
                 post = b"POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 1\r\n\r\n"
                 client.writer.write(b"GET / HTTP/1.1\r\nHost: a\r\n\r\n" * 3 + post + b"x")
                 other.request()
                 found = [await client.response() for _ in range(4)] + [await other.response()]
             assert [body for _, body in found] == [b"of the server"] * 5
+
+    run(test)
+
+
+@pytest.mark.parametrize("ws", ["websockets-sansio", "wsproto"])
+def test_a_websocket_does_not_see_what_the_request_in_front_of_it_has_set(
+    ws: str, run: Run, http: Any
+) -> None:
+    seen: list[str] = []
+
+    async def either(scope: Any, receive: Any, send: Any) -> None:
+        if scope["type"] == "http":
+            await visited(scope, receive, send)
+            return
+        seen.append(VISITS.get())
+        await receive()
+        await send({"type": "websocket.close"})
+
+    async def test() -> None:
+        VISITS.set("of the server")
+        async with serving(make(either, http=http, lifespan="off", ws=ws)) as server:
+            for _ in range(2):
+                async with connected(port_of(server)) as client:
+                    client.writer.write(b"GET / HTTP/1.1\r\nHost: a\r\n\r\n" + UPGRADE)
+                    assert (await client.response())[1] == b"of the server"
+                    await client.reader.read()
+        assert seen == ["of the server"] * 2
 
     run(test)
 

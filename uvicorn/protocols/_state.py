@@ -6,6 +6,7 @@ import asyncio
 import sys
 from bisect import bisect_left
 from collections.abc import Callable
+from contextvars import Context
 from time import monotonic
 from typing import TYPE_CHECKING, Any, Protocol
 
@@ -61,6 +62,7 @@ class ServerState:
             not written, that is for who has called it to see to.
         turn: Where durations are measured: monotonic time at which the first request of this turn of the event loop
             began, for all that begin before any application runs. To read the clock costs 50 ns; 0 where it is to be read.
+        tasks_see: The context that the tasks of applications get copies of; None before the first connection.
         draining: Whether each answer should be its connection's last.
         request_limit: After how many requests `on_request_limit` is called; 0 for never.
         connection_limit: How many connections may be open at the same time.
@@ -97,6 +99,7 @@ class ServerState:
         "settled",
         "slow",
         "tasks",
+        "tasks_see",
         "together",
         "total_requests",
         "turn",
@@ -125,6 +128,7 @@ class ServerState:
         self.together = NOTHING
         self.answered_together = 0
         self.answering: RequestCycle | None = None
+        self.tasks_see: Context | None = None
         self.draining = False
         self.request_limit = 0
         self.on_request_limit: Callable[[], None] | None = None

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import gc
 import logging
+import sys
 from collections.abc import Awaitable, Callable
 from typing import Any
 
@@ -438,6 +439,37 @@ def test_reading_pauses_while_many_requests_wait(
         assert statuses(protocol.transport) == [200] * (limit + 1)
 
     play(main)
+
+
+@pytest.mark.parametrize("limit", [1, 2, 3])
+def test_a_small_limit_of_waiting_requests_stops_none(protocol_class: Any, limit: int) -> None:
+    async def main() -> None:
+        app = Script()
+        protocol = swept(protocol_class, app, limit_pipelined_requests=limit)
+        protocol.data_received(request("GET / HTTP/1.1", "X: " + "y" * 6000) * 9)
+        await settle()
+        while protocol.current is not None:
+            await app.answer()
+            await settle()
+        assert statuses(protocol.transport) == [200] * 9
+
+    play(main)
+
+
+@pytest.mark.skipif(sys.version_info < (3, 12), reason="eager tasks came with Python 3.12")
+def test_an_eager_application_that_closes_ends_the_parsing_of_the_same_packet(protocol_class: Any) -> None:
+    async def go() -> Any:
+        loop = asyncio.get_running_loop()
+        loop.set_task_factory(getattr(asyncio, "eager_task_factory"))  # noqa: B009 - not in 3.11
+        closing = Answer(headers=[(b"connection", b"close"), (b"content-length", b"2")])
+        protocol = connect(protocol_class, closing, loop=loop)
+        protocol.data_received(GET + b"GET /x HTTP/1.0\r\nHos")
+        await settle()
+        return protocol.transport
+
+    transport = asyncio.run(go())
+    assert transport.closed
+    assert statuses(transport) == [200]
 
 
 def test_flood_of_requests_is_parsed_a_few_at_a_time(protocol_class: Any) -> None:

@@ -416,6 +416,15 @@ def test_what_has_come_before_changes_no_head(asked: list[Any], times: int) -> N
         assert [framer.head(*arguments) for _ in range(times)] == [expected] * times
 
 
+@pytest.mark.parametrize("again", range(AGAIN + 1))
+def test_no_headers_at_all_are_a_mistake_whatever_has_come_before(again: int) -> None:
+    framer = ResponseFramer()
+    for headers in [[LENGTH_5]] * AGAIN + [[LENGTH_5, (b"set-cookie", b"secret")]] * again:
+        framer.head(200, list(headers), b"", False, True, True)
+    with pytest.raises(TypeError):
+        framer.head(200, None, b"", False, True, True)  # type: ignore[arg-type]
+
+
 def test_headers_that_change_in_place_are_seen() -> None:
     framer, headers = ResponseFramer(), [(b"x", b"1")]
     for _ in range(AGAIN):

@@ -91,6 +91,12 @@ def test_a_section_is_known_by_its_bytes() -> None:
     assert (section.size, section.longest_line, section.forwarded) == (len(section.raw), MAX_LINE, False)
 
 
+def with_fields(*more: tuple[str, str], body: bytes = b"") -> tuple[bytes, Any]:
+    """A request with more fields, and all of its fields as a parser finds them."""
+    data = request("GET / HTTP/1.1", *(f"{name}: {value}" for name, value in more)) + body
+    return data, (*HOST, *((name.encode(), value.encode()) for name, value in more))
+
+
 def test_a_section_leaves_room_for_the_line_within_the_limit() -> None:
     section = learn(GET, HOST, len(GET))
     assert section is not None
@@ -110,19 +116,32 @@ def test_a_section_tells_that_a_proxy_speaks_in_it(name: bytes) -> None:
         (GET + GET, HOST),
         (GET + b"x", HOST),
         (b"\r\n" + GET, HOST),
-        (request("GET / HTTP/1.1", "X: " + "a" * MAX_SECTION), HOST),
-        (GET, (*HOST, (b"content-length", b"1"))),
-        (GET + b"ab", (*HOST, (b"content-length", b"1"))),
-        (GET + bytes(MAX_BODY + 1), (*HOST, (b"content-length", b"%d" % (MAX_BODY + 1)))),
-        (GET, (*HOST, (b"transfer-encoding", b"chunked"))),
-        (GET, (*HOST, (b"expect", b"100-continue"))),
-        (GET, (*HOST, (b"upgrade", b"x"))),
-        (GET, (*HOST, (b"connection", b"close, x"))),
-        (GET, (*HOST, (b"connection", b"keep-alive, x"))),
+        with_fields(("x", "a" * MAX_SECTION)),
+        with_fields(("content-length", "1")),
+        with_fields(("content-length", "1"), body=b"ab"),
+        with_fields(("content-length", f"{MAX_BODY + 1}"), body=bytes(MAX_BODY + 1)),
+        with_fields(("transfer-encoding", "chunked")),
+        with_fields(("expect", "100-continue")),
+        with_fields(("upgrade", "x")),
+        with_fields(("connection", "close, x")),
+        with_fields(("connection", "keep-alive, x")),
+        # Fields that are not those of the section.
+        (GET, ()),
+        (GET, (*HOST, (b"x", b"1"))),
+        (GET, ((b"x", b"GET / HTTP/1.1"), *HOST)),
+        (GET, ((b"host", b"example.com"),)),
+        (request("GET / HTTP/1.1", "A: 1", " 2"), (*HOST, (b"a", b"1 2"))),
+        (request("GET / HTTP/1.1", "A: 1", " 2"), (*HOST, (b"a", b"1"), (b"", b"2"))),
     ],
 )
 def test_what_says_more_than_fields_is_not_learnt(data: bytes, fields: Any) -> None:
     assert learn(data, fields, LIMIT) is None
+
+
+def test_fields_may_be_written_in_any_way() -> None:
+    data = request("GET / HTTP/1.1", "X-A:1", "X-B: \t2\t ", "x-C:")
+    section = learn(data, (*HOST, (b"x-a", b"1"), (b"x-b", b"2"), (b"x-c", b"")), LIMIT)
+    assert section is not None
 
 
 @pytest.mark.parametrize(("length", "more"), [(MAX_LINE, 1), (MAX_LINE + 1, 0)])
@@ -142,10 +161,10 @@ def test_queries_are_kept_nowhere() -> None:
 
 @pytest.mark.parametrize(
     ("options", "keep_alive"),
-    [((b"Keep-Alive",), True), ((b"close",), False), ((b"Close", b"keep-alive"), False)],
+    [(("Keep-Alive",), True), (("close",), False), (("Close", "keep-alive"), False)],
 )
-def test_a_section_tells_whether_the_connection_goes_on(options: tuple[bytes, ...], keep_alive: bool) -> None:
-    section = learn(GET, (*HOST, *((b"connection", option) for option in options)), LIMIT)
+def test_a_section_tells_whether_the_connection_goes_on(options: tuple[str, ...], keep_alive: bool) -> None:
+    section = learn(*with_fields(*(("connection", option) for option in options)), LIMIT)
     assert section is not None
     assert section.keep_alive == keep_alive
 
@@ -346,7 +365,7 @@ def test_few_sections_are_shared() -> None:
     for i in range(2 * MAX_SHARED):
         data = request("GET / HTTP/1.1", f"X: {i}")
         assert sections.known(data) is None
-        section = learn(data, HOST, LIMIT)
+        section = learn(data, (*HOST, (b"x", b"%d" % i)), LIMIT)
         assert section is not None
         assert not sections.has_come(section.raw)
         assert sections.has_come(section.raw)
@@ -422,6 +441,53 @@ def test_of_a_known_request_nothing_is_kept_that_is_a_connections(implementation
     assert [kept[name] for name in ("asgi", "server", "client", "scheme", "headers", "state")] == [None] * 6
     assert app.scopes[-1]["client"] == ("10.0.0.1", 7)
     assert app.scopes[-1]["state"] == {"b": 2}
+
+
+@pytest.mark.parametrize("in_flight", [False, True])
+@pytest.mark.parametrize(
+    "begun", [b"GET /private HTTP/1.1\r\nX: ", b"P", b"POST / HTTP/1.1\r\nContent-Length: 99\r\n\r\n"]
+)
+@pytest.mark.parametrize("implementation", IMPLEMENTATIONS)
+def test_what_follows_the_begin_of_a_request_is_no_known_request(
+    implementation: str, begun: bytes, in_flight: bool
+) -> None:
+    def parts(learns: bool) -> tuple[Any, Answer]:
+        app = Answer()
+
+        async def go() -> Any:
+            protocol = connect(IMPLEMENTATIONS[implementation], app, loop=TaskLoop())
+            if not learns:
+                protocol._last_section = -1
+            for _ in range(WHOLE):
+                protocol.data_received(GET)
+                await settle()
+            assert (protocol._repeated is not None) == learns
+            if in_flight:
+                protocol.data_received(GET)
+                protocol.data_received(begun)
+            else:
+                protocol.data_received(GET + begun)
+            await settle()
+            for _ in range(3):
+                if not protocol.transport.closed:
+                    protocol.data_received(GET)
+                    await settle()
+            return protocol.transport
+
+        return asyncio.run(go()), app
+
+    (seen, app), (parsed, other) = parts(True), parts(False)
+    assert app.scopes == other.scopes
+    assert bytes(seen.buffer) == bytes(parsed.buffer)
+    assert seen.closed == parsed.closed
+
+
+@pytest.mark.parametrize("times", [1, 3, WHOLE])
+@pytest.mark.parametrize("implementation", IMPLEMENTATIONS)
+def test_no_bytes_are_no_request(implementation: str, times: int) -> None:
+    _, transport, app = feed(implementation, [*[GET] * times, b"", GET], True)
+    assert len(app.scopes) == times + 1
+    assert not transport.closed
 
 
 @pytest.mark.parametrize("implementation", IMPLEMENTATIONS)

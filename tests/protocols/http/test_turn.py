@@ -15,7 +15,7 @@ import pytest
 
 from uvicorn.protocols._state import DURATIONS, ServerState
 from uvicorn.protocols.http import _turn
-from uvicorn.protocols.http._cycle import COMPLETE, WAITING
+from uvicorn.protocols.http._cycle import COMPLETE, WAITING, task_begins
 from uvicorn.protocols.http._turn import ALONE, APART, BATCH, TurnTasks
 
 Application = Callable[["Request"], Awaitable[None]]
@@ -43,8 +43,14 @@ class Request:
     def complete(self) -> bool:
         return self.stage == COMPLETE
 
-    async def run(self) -> None:
+    def begin(self) -> Coroutine[Any, Any, None]:
+        answer = self._run()
+        answer.send(None)
+        return answer
+
+    async def _run(self) -> None:
         try:
+            await task_begins()
             await self.app()
         finally:
             self.state.tasks.discard(self.task)  # type: ignore[arg-type]
@@ -579,6 +585,53 @@ def test_cancelling_ones_own_task_among_many_cancels_no_other_request() -> None:
     run(test)
 
 
+class Odd:
+    """Cannot be compared, as an array of numbers."""
+
+    __hash__ = None  # type: ignore[assignment]
+
+    def __eq__(self, other: object) -> bool:
+        raise ValueError("ambiguous")
+
+
+odd: ContextVar[Odd] = ContextVar("odd")
+
+
+async def sets_what_cannot_be_compared(request: Request) -> None:
+    odd.set(Odd())
+
+
+@pytest.mark.usefixtures("two_at_most")
+@pytest.mark.parametrize("place", [0, 1])
+@pytest.mark.parametrize("many", [False, True])
+def test_variables_that_cannot_be_compared_are_a_trace(many: bool, place: int) -> None:
+    async def test(turns: Turns) -> None:
+        odd.set(Odd())
+        turns.tasks = TurnTasks(asyncio.get_running_loop(), turns.state, copy_context())
+        applications = [answer, answer, answer]
+        applications[place] = sets_what_cannot_be_compared
+        requests = await from_a_callback(turns, *applications) if many else turns.begin(*applications[:2])
+        await ended(turns)
+        names = tasks_of(requests)
+        assert (names[place] != names[place + 1]) == (many or place == 0) if place + 1 < len(names) else True
+
+    run(test)
+
+
+def test_a_task_of_ones_own_that_is_cancelled_before_it_begins_is_forgotten() -> None:
+    async def test(turns: Turns) -> None:
+        request = Request(answer, turns.state)
+        turns.tasks.begin_apart(request)  # type: ignore[arg-type]
+        (task,) = turns.state.tasks
+        task.cancel()
+        await asyncio.sleep(0)
+        await asyncio.sleep(0)
+        assert not turns.state.tasks
+        assert not request.complete
+
+    run(test)
+
+
 @pytest.mark.usefixtures("two_at_most")
 def test_while_a_task_runs_no_other_one_is_entered() -> None:
     async def test(turns: Turns) -> None:
@@ -700,7 +753,7 @@ def test_among_many_the_clock_is_read_once_for_those_that_are_answered_together(
 
         await from_a_callback(turns, since_long, since_long, answer)
         state = turns.state
-        assert sum(state.slow) == state.slow[-1] == 2
+        assert sum(state.slow) == state.slow[-1] == 3
         assert (state.together, state.answered_together) == (-1.0, 0)
         await ended(turns)
 

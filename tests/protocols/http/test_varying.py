@@ -211,11 +211,8 @@ def test_a_section_with_a_body_is_left_to_the_parser() -> None:
 
 
 def test_a_section_with_folded_lines_is_left_to_the_parser() -> None:
-    def folded(number: int) -> Any:
-        data = head(b"Host: a", b"A: 1", b" 2", b"Id: %d" % number)
-        return learn(data, ((b"host", b"a"), (b"a", b"1 2"), (b"id", b"%d" % number)), LIMIT)
-
-    assert compare(folded(1), folded(2), LIMIT, FIELDS) is None
+    data = head(b"Host: a", b"A: 1", b" 2", b"Id: 1")
+    assert learn(data, ((b"host", b"a"), (b"a", b"1 2"), (b"id", b"1")), LIMIT) is None
 
 
 def feed(

@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import sys
 from collections.abc import Callable
-from contextvars import Context, copy_context
 from typing import TYPE_CHECKING, Protocol
 
 from uvicorn.protocols._context import ConnectionContext, ProtocolConfig
@@ -37,7 +36,14 @@ def why_no_request(data: bytes | bytearray, reason: str) -> str:
 
 
 class Codec(Protocol):
-    """A parser of requests as the connection uses it."""
+    """A parser of requests as the connection uses it.
+
+    Attributes:
+        begun: Whether it holds the begin of a request that is not complete: what comes next belongs to that one.
+    """
+
+    @property
+    def begun(self) -> bool: ...
 
     def feed(self, data: bytes) -> None:
         """Parse; calls the connection back. Raises Refused where the bytes are no request."""
@@ -51,6 +57,8 @@ class Codec(Protocol):
 
 class _Discard:
     """Stands in for the codec of a connection that has ended: what still comes is not looked at."""
+
+    begun = True  # nothing that comes is a request of its own
 
     def feed(self, data: bytes) -> None:
         pass
@@ -69,6 +77,8 @@ class UpgradeBuffer:
     """Stands in for the codec while a connection waits to leave HTTP, behind requests that came before."""
 
     __slots__ = ("_flow", "_request")
+
+    begun = False
 
     def __init__(self, request: UpgradeRequest, flow: FlowControl) -> None:
         self._request = request
@@ -119,8 +129,7 @@ class HTTPContext(ConnectionContext):
         # None where each request needs a task of its own: the loop's factory makes it, or `limit_concurrency` counts it.
         self.turn: TurnTasks | None = None
         if self.makes_tasks and not self.limits_concurrency and sys.implementation.name == "cpython":
-            tasks_see = Context() if config.reset_contextvars else copy_context()
-            self.turn = TurnTasks(loop, state, tasks_see)
+            self.turn = TurnTasks(loop, state, self.tasks_see)
 
     def release_soon(self) -> None:
         """Let the heads that wait for their bodies in `held` go out with the event loop's next turn, at the latest."""

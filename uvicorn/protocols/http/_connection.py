@@ -17,7 +17,7 @@ from uvicorn.protocols._context import NEVER
 from uvicorn.protocols._flow import HIGH_WATER_LIMIT, FlowControl
 from uvicorn.protocols._say import say
 from uvicorn.protocols._upgrade import UpgradeRequest, hand_over
-from uvicorn.protocols.http._codec import DISCARD, UpgradeBuffer
+from uvicorn.protocols.http._codec import UpgradeBuffer
 from uvicorn.protocols.http._cycle import RequestCycle
 from uvicorn.protocols.http._head import Head, Refused, examine
 from uvicorn.protocols.http._held import HeldResponses
@@ -74,21 +74,19 @@ class HTTPConnection(KnownRequests):
         if self.current is not None or self._receiving is not None or self._head_pending:
             self._feed(data)
             return
-        repeated = self._repeated
-        if repeated is not None and codec is not DISCARD:
-            if data == repeated.request:
+        begun = codec is not None and codec.begun
+        if not begun:
+            repeated = self._repeated
+            if repeated is not None and data == repeated.request:
                 self._on_same(repeated)
                 return
-            if self._takes_repeated(repeated, data, size - repeated.size):
+            if self._takes_known(data):
                 return
-        varying = self._varying
-        if varying is not None and codec is not DISCARD and self._takes_varying(varying, data):
-            return
         self._head_pending = True
         self._feed(data)
         if self._head_pending:
             self._head_begins(data)
-        elif self._last_section >= 0:
+        elif self._last_section >= 0 and not begun:
             self._compare_section(data)
 
     def _feed(self, data: bytes) -> None:
@@ -244,7 +242,7 @@ class HTTPConnection(KnownRequests):
         else:
             cycle.started_at = state.now
         if context.turn is None:
-            task = cycle.task = context.create_task(cycle.run())
+            task = cycle.task = context.create_task(cycle.begin() if context.makes_tasks else cycle.run())
             if not (context.starts_eagerly and task.done()):
                 state.tasks.add(task)
 
@@ -319,7 +317,7 @@ class HTTPConnection(KnownRequests):
         elif self.pipeline:
             self._begin(self.pipeline.popleft())
             self.server_state.turn = 0.0  # read between applications: what comes later reads it again
-            if len(self.pipeline) < self.context.pipeline_limit // 2:
+            if len(self.pipeline) < (self.context.pipeline_limit // 2 or 1):
                 self._resume_codec()
         elif self._refused is not None:
             self._write_refusal(self._refused)

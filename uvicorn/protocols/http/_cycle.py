@@ -9,6 +9,8 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import types
+from collections.abc import Coroutine, Generator
 from typing import TYPE_CHECKING, Any
 
 from uvicorn._types import ASGI3Application, ASGIReceiveEvent, ASGISendEvent
@@ -25,6 +27,15 @@ if TYPE_CHECKING:
 WAITING, STARTED, COMPLETE = range(3)
 
 _DISCONNECT: Any = {"type": "http.disconnect"}
+
+
+@types.coroutine
+def task_begins() -> Generator[None, None, None]:
+    """Awaited first by what is sent None before it gets a task, and goes on with the task's first step.
+
+    Thrown into a coroutine that has not begun, a cancellation would end it without a line of it run.
+    """
+    yield
 
 
 class RequestCycle:
@@ -153,11 +164,22 @@ class RequestCycle:
 
     # --- the application's task --------------------------------------------------------------
 
-    async def run(self) -> None:
+    def begin(self) -> Coroutine[Any, Any, None]:
+        """`run` for an `asyncio.Task` of its own: it has begun, so that it hears also of being cancelled at once.
+
+        For no other one: what has begun cannot be awaited, as task factories may do.
+        """
+        answer = self.run(begun=True)
+        answer.send(None)
+        return answer
+
+    async def run(self, begun: bool = False) -> None:
         """Call the application and see to it that the request gets an end."""
         state = self.connection.server_state
-        state.turn = 0.0  # time passes from here on
         try:
+            if begun:
+                await task_begins()
+            state.turn = 0.0  # time passes from here on
             result = await self.app(self.scope, self.receive, self.send)  # type: ignore[func-returns-value]
             if result is not None or self.stage != COMPLETE:
                 await self.unfinished(result)

@@ -122,7 +122,8 @@ class ResponseFramer:
             self._whole.clear()
             self._last = self._last_headers = None
         elif (
-            headers == self._last_headers
+            self._last_headers is not None
+            and headers == self._last_headers
             and status == self._last_status
             and keep_alive is self._last_keep_alive
             and modern

@@ -31,6 +31,13 @@ class KnownRequests(ConnectionLifetime):
 
     # --- taking them ------------------------------------------------------------------------
 
+    def _takes_known(self, data: bytes) -> bool:
+        """Take a whole request, if it is one that can be known by what has come before."""
+        repeated, varying = self._repeated, self._varying
+        if repeated is not None and self._takes_repeated(repeated, data, len(data) - repeated.size):
+            return True
+        return varying is not None and self._takes_varying(varying, data)
+
     def _takes_repeated(self, section: RepeatedSection, data: bytes, line_size: int) -> bool:
         """Take a whole request whose header section is known, if it is one."""
         if not 0 < line_size <= section.longest_line or not data.startswith(section.raw, line_size):

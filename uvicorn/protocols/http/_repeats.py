@@ -92,7 +92,7 @@ class RepeatedSection:
         keep_alive: Whether the client lets the connection go on.
         longest_line: The longest request line that keeps the head within the limit.
         line: The last request line that came with it, as `request_line` has taken it apart.
-        request: A whole request with this section, where its line has come twice in a row; empty where none has, or it has
+        request: A whole request with this section, where its line has come twice in a row; None where none has, or it has
             a body.
         scope: The scope that it gets, but for what belongs to a connection.
     """
@@ -121,7 +121,7 @@ class RepeatedSection:
         self.keep_alive = keep_alive
         self.longest_line = longest_line
         self.line: tuple[str, str, bytes, bytes, bool] | None = None
-        self.request = b""
+        self.request: bytes | None = None
         self.scope: dict[str, Any] = {}
 
 
@@ -145,6 +145,8 @@ def learn(data: bytes, fields: Fields, head_limit: int) -> RepeatedSection | Non
     # The line's length first: the path that `request_line` has been asked for once stays in a cache.
     if len(line) > MAX_LINE or request_line(line) is None:
         return None
+    if not _says(raw, fields):
+        return None
     length = 0
     keep_alive = True
     for name, value in fields:
@@ -161,6 +163,15 @@ def learn(data: bytes, fields: Fields, head_limit: int) -> RepeatedSection | Non
         return None  # that was not all, or more than a request
     forwarded = any(name in FORWARDED for name, _ in fields)
     return RepeatedSection(raw, length, fields, forwarded, keep_alive, min(MAX_LINE, head_limit - len(raw)))
+
+
+def _says(raw: bytes, fields: Fields) -> bool:
+    """Whether these are the section's fields, line by line: what is learnt here is believed for all connections."""
+    lines = raw[2:-4].split(b"\r\n")
+    return len(lines) == len(fields) and all(
+        line[: len(name) + 1].lower() == name + b":" and line[len(name) + 1 :].strip(b" \t") == value
+        for line, (name, value) in zip(lines, fields, strict=True)
+    )
 
 
 class Sections:

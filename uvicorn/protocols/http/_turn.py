@@ -24,7 +24,7 @@ from functools import partial
 from typing import Any
 
 from uvicorn.protocols._state import ServerState
-from uvicorn.protocols.http._cycle import COMPLETE, RequestCycle
+from uvicorn.protocols.http._cycle import COMPLETE, RequestCycle, task_begins
 
 # After an application has waited or left a trace, so many requests get tasks of their own: where it does so each time,
 # those behind it would begin two turns late each time.
@@ -104,15 +104,14 @@ class TurnTasks:
 
     def begin_apart(self, cycle: RequestCycle) -> None:
         """The same, with a task of its own."""
-        task = cycle.task = asyncio.Task(cycle.run(), loop=self._loop, context=self._context.copy())
+        task = cycle.task = asyncio.Task(cycle.begin(), loop=self._loop, context=self._context.copy())
         self._state.tasks.add(task)
 
     async def _answer(self, turn: _Turn) -> None:
         """The task of a turn; it stands at its first line when it is made."""
         cancelled: asyncio.CancelledError | None = None
         try:
-            # Thrown into a coroutine that has not begun, this would end it without a line of it run: nor of what waits.
-            await _task_begins()
+            await task_begins()
         except asyncio.CancelledError as exc:
             cancelled = exc
         if self._turn is turn:
@@ -123,12 +122,12 @@ class TurnTasks:
                 await _go_on(*turn.begun, cancelled)
             elif cancelled is not None:
                 raise cancelled
-            elif len(cycles) == 1:
-                self._apart = self._alone
-                self._alone = min(2 * self._alone, ALONE)
-                await cycles.pop().run()
             elif cycles:
-                self._alone = 1
+                if len(cycles) == 1:
+                    self._apart = self._alone
+                    self._alone = min(2 * self._alone, ALONE)
+                else:
+                    self._alone = 1
                 self._loop.call_soon(partial(self._look, cycles), context=self._context)
                 await self._answer_all(turn)
         finally:
@@ -153,7 +152,7 @@ class TurnTasks:
         references, weak = sys.getrefcount(task), weakref.getweakrefcount(task)
         while True:
             cycle = state.answering = cycles.pop()
-            # What `RequestCycle.run` does, without a coroutine for it.
+            # As in `RequestCycle`, but without a coroutine for it.
             try:
                 result = await cycle.app(cycle.scope, cycle.receive, cycle.send)  # type: ignore[func-returns-value]
                 if result is not None or cycle.stage != COMPLETE:
@@ -162,9 +161,13 @@ class TurnTasks:
                 await cycle.failed(exc)
             if not cycles:
                 break
-            # Two contexts that share all they hold are compared by that, in no time.
+            try:
+                # Two that share all they hold are compared by that, in no time.
+                touched = context != untouched
+            except Exception:  # noqa: BLE001 - what an application has set there may compare as it likes
+                touched = True
             if (
-                context != untouched
+                touched
                 or sys.getrefcount(task) != references
                 or weakref.getweakrefcount(task) != weak
                 or get_name() is not name
@@ -195,7 +198,7 @@ class TurnTasks:
         try:
             waits_for = turn.context.run(answers.send, None)
         except StopIteration:
-            if not self._apart and turn.context == self._context and _traces(task) == traces:
+            if not self._apart and not self._touched(turn) and _traces(task) == traces:
                 return  # more may come for it
         except asyncio.CancelledError:
             pass  # the application has cancelled the task, as it might in a task that has begun
@@ -205,6 +208,13 @@ class TurnTasks:
             _leave_task(loop, task)
             self._look(turn.cycles)
         self._turn = None
+
+    def _touched(self, turn: _Turn) -> bool:
+        """Whether an application has set a variable of the context."""
+        try:
+            return turn.context != self._context
+        except Exception:  # noqa: BLE001 - what it has set may compare as it likes
+            return True
 
     def _look(self, cycles: list[RequestCycle]) -> None:
         """The turn in which they should all have been answered is over: does an application wait?"""
@@ -236,11 +246,6 @@ def _traces(task: Any) -> tuple[int, int, str, int, list[object]]:
         task.cancelling(),
         list(callbacks) if callbacks else [],
     )
-
-
-@types.coroutine
-def _task_begins() -> Generator[None, None, None]:
-    yield
 
 
 @types.coroutine

@@ -62,6 +62,10 @@ class H11Codec:
         self._framing_fed = 0
         self._finished = False  # the last request said that none would follow, or the connection leaves HTTP
 
+    @property
+    def begun(self) -> bool:
+        return bool(self._buffer) and not self._finished
+
     def drop(self) -> None:
         pass
 

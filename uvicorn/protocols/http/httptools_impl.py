@@ -56,12 +56,14 @@ class HttpToolsCodec:
         "_tail",
         "_upgrading",
         "_url",
+        "begun",
     )
 
     def __init__(self, connection: HTTPConnection) -> None:
         self._connection = connection
         self._head_limit = connection.config.limit_request_head
         self._smallest_limit = min(self._head_limit, FRAMING_ALLOWANCE)
+        self.begun = False
         self._parser: Any = httptools.HttpRequestParser(self)
         self._url = b""
         self._headers: list[tuple[bytes, bytes]] = []
@@ -108,7 +110,7 @@ class HttpToolsCodec:
         else:
             if self._fed > self._smallest_limit:
                 self._check_limits()
-            if self._url:
+            if self._url and not self._finished:
                 self._note_version()  # the head goes on in the next packet
                 self._before = (self._before + data)[-3:]
         self._data = b""
@@ -213,6 +215,9 @@ class HttpToolsCodec:
 
     # --- httptools' callbacks ----------------------------------------------------------------
 
+    def on_message_begin(self) -> None:
+        self.begun = not self._finished
+
     def on_url(self, url: bytes) -> None:
         self._url = self._url + url if self._url else url
 
@@ -274,6 +279,7 @@ class HttpToolsCodec:
         self._connection.on_body(data)
 
     def on_message_complete(self) -> None:
+        self.begun = False
         if self._finished or self._upgrading or (self._bypassing and not self._priming):
             return
         self._fed = 0
