@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from uvicorn._ticker import DRAIN_TICK, SHORTEST_TICK, Ticker
+from uvicorn._ticker import DRAIN_TICK, SHORTEST_TICK, STANDSTILL, Ticker
 from uvicorn.config import Config
 from uvicorn.protocols._state import ServerState
 
@@ -107,9 +107,9 @@ def test_it_ticks_more_often_while_the_server_drains() -> None:
 
 def test_connections_whose_deadline_has_passed_are_told() -> None:
     ticking = Ticking()
-    due, not_yet, never = Connection(1000.5), Connection(1060.0), object()
+    due, not_yet, never = Connection(1000.001), Connection(1060.0), object()
     ticking.state.connections.update((due, not_yet, never))
-    ticking.loop.next(late=1.0)
+    ticking.loop.next(late=STANDSTILL)
     assert due.expired_at == [ticking.loop.now]
     assert not_yet.expired_at == []
 
@@ -121,6 +121,22 @@ def test_it_tells_by_how_much_the_loop_is_late() -> None:
     assert ticking.ticker.lag == pytest.approx(0.25)
     ticking.loop.next()
     assert ticking.ticker.lag == pytest.approx(0.0)
+
+
+def test_time_in_which_the_loop_stands_still_counts_for_nobody() -> None:
+    ticking = Ticking(timeout_keep_alive=5)
+    idle = Connection(deadline=1005.0)
+    ticking.state.connections = {idle}
+    ticking.loop.next(late=60.0)
+    assert idle.expired_at == []
+    assert ticking.state.now < 1005.0
+    assert ticking.ticks[-1] == ticking.state.ticked_at == ticking.loop.now > 1060.0
+    while not idle.expired_at:
+        before = ticking.state.now
+        ticking.loop.next(late=STANDSTILL)  # late, but it runs
+        assert ticking.state.now > before + STANDSTILL
+    assert idle.expired_at == [ticking.state.now]
+    assert 1005.0 <= ticking.state.now < 1006.5
 
 
 def test_what_fails_does_not_end_it(caplog: pytest.LogCaptureFixture) -> None:

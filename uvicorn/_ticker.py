@@ -17,6 +17,8 @@ from uvicorn.protocols._state import ServerState
 # The shortest period, where a timeout is short; and the longest while the server drains.
 SHORTEST_TICK = 0.05
 DRAIN_TICK = 0.1
+# When a tick is so late the event loop has stood still: an application has blocked it, or nobody has let the process run.
+STANDSTILL = 0.5
 
 logger = logging.getLogger("uvicorn.error")
 
@@ -33,6 +35,9 @@ class Ticker:
 
     Attributes:
         lag: By how much the event loop was late for the last tick, in seconds.
+
+    The coarse time that deadlines are held against stops with the event loop. What clients have sent meanwhile is read after the
+    tick; by the clock on the wall, idle connections would be closed on which a request waits.
     """
 
     def __init__(
@@ -59,6 +64,7 @@ class Ticker:
         shortest = min((timeout for timeout in timeouts if timeout), default=4 * longest)
         self._period = max(SHORTEST_TICK, min(longest, shortest / 4))
         self._due = 0.0
+        self._stood_still = 0.0
         self._date_second = 0
         self._timer: asyncio.TimerHandle | None = None
 
@@ -73,15 +79,19 @@ class Ticker:
 
     def _tick(self) -> None:
         state = self._state
-        now = state.now = self._loop.time()
+        now = self._loop.time()
         self.lag = max(0.0, now - self._due) if self._due else 0.0
+        if self.lag > STANDSTILL:
+            self._stood_still += self.lag
+        state.ticked_at = now
+        coarse = state.now = now - self._stood_still
         wall = time.time()  # noqa: TID251 - the Date header is wall clock
         if int(wall) != self._date_second:
             self._date_second = int(wall)
             self._renew_default_headers(wall)
-        for connection in [each for each in state.connections if getattr(each, "deadline", NEVER) <= now]:
+        for connection in [each for each in state.connections if getattr(each, "deadline", NEVER) <= coarse]:
             try:
-                connection.expire(now)
+                connection.expire(coarse)
             except Exception:
                 logger.exception("A connection's deadline could not be handled.")
         try:

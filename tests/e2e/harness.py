@@ -73,6 +73,7 @@ async def held(scope, receive, send):
     await answer(send, b"held answer")
 
 async def block(scope, receive, send):
+    print("blocked", flush=True)
     time.sleep(float(scope["query_string"] or b"1000"))
     await answer(send, b"unblocked")
 

@@ -22,6 +22,7 @@
 from __future__ import annotations
 
 import contextlib
+import signal
 import socket
 import ssl
 import time
@@ -274,3 +275,21 @@ def test_the_table_above_names_every_limit() -> None:
     } - {"limit_concurrency"}  # fmt: skip
     assert __doc__ is not None
     assert {name for name in of_connections if name not in __doc__} == set()
+
+
+@pytest.mark.parametrize("loop", ["uvloop", "asyncio"])
+def test_time_in_which_the_process_is_stopped_is_not_the_clients(tmp_path: Path, loop: str) -> None:
+    with Service(tmp_path, "--port", "0", "--timeout-keep-alive", "1", "--loop", loop) as service:
+        service.wait_serving()
+        with contextlib.ExitStack() as stack:
+            clients = [stack.enter_context(service.connect()) for _ in range(10)]
+            for client in clients:
+                client.sendall(f"GET / {HEAD}\r\n".encode())
+                assert read_response(client)[0] == 200
+            service.send_signal(signal.SIGSTOP)
+            over = time.monotonic() + 3
+            for client in clients:
+                client.sendall(f"GET / {HEAD}\r\n".encode())
+            wait_for(lambda: time.monotonic() > over, "the end of keep-alive, long since")
+            service.send_signal(signal.SIGCONT)
+            assert [read_response(client)[0] for client in clients] == [200] * 10

@@ -54,7 +54,9 @@ class ServerState:
         connections: The open connections.
         tasks: The running application tasks.
         default_headers: What every response begins with; replaced, never changed in place, once a second.
-        now: Coarse monotonic time in seconds, moved by the server's ticker; 0 where nobody moves it.
+        now: Coarse monotonic time in seconds, moved by the server's ticker, which leaves out what the event loop has stood still;
+            0 where nobody moves it.
+        ticked_at: Monotonic time in seconds at which that was; 0 likewise.
         together: `started_at` of the requests that one task answers one after the other; when it is through with them, the
             clock is read once for all, which is when an event loop like uvloop's sends their responses. Else -1.
         answered_together: How many of them are answered.
@@ -100,6 +102,7 @@ class ServerState:
         "slow",
         "tasks",
         "tasks_see",
+        "ticked_at",
         "together",
         "total_requests",
         "turn",
@@ -124,6 +127,7 @@ class ServerState:
         self.tasks: set[asyncio.Task[None]] = set()
         self.default_headers: list[tuple[bytes, bytes]] = []
         self.now = 0.0
+        self.ticked_at = 0.0
         self.turn = 0.0
         self.together = NOTHING
         self.answered_together = 0

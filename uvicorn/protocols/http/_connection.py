@@ -240,7 +240,7 @@ class HTTPConnection(KnownRequests):
                 turn = state.turn = monotonic()
             cycle.started_at = turn
         else:
-            cycle.started_at = state.now
+            cycle.started_at = state.ticked_at
         if context.turn is None:
             task = cycle.task = context.create_task(cycle.begin() if context.makes_tasks else cycle.run())
             if not (context.starts_eagerly and task.done()):

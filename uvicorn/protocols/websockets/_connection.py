@@ -175,7 +175,7 @@ class WebSocketConnection(TakesUpgrade):
         )
         self.scope = opening.scope
         session = self.session = WebSocketSession(self, self.scope)
-        session.started_at = self.server_state.now
+        session.started_at = self.server_state.ticked_at
         timeout = config.ws_handshake_timeout
         self.deadline = self.server_state.now + timeout if timeout else NEVER
         if request.rest:
