@@ -105,8 +105,9 @@ def chosen_from(known: Mapping[str, object], text: str, default: list[str]) -> l
 
 def keep(options: argparse.Namespace) -> None:
     found = json.loads((options.out / "samples.json").read_text())
-    if options.merge and record.SAMPLES.exists():
-        found = record.merged(json.loads(record.SAMPLES.read_text()), found)
+    older = record.place_beside(found) if options.beside else record.SAMPLES
+    if options.merge and older.exists():
+        found = record.merged(json.loads(older.read_text()), found)
     order = list(KNOWN)
     for part in ("scenarios", "probes"):
         found[part].sort(key=order.index)

@@ -85,11 +85,16 @@ def keep_beside(run: dict[str, Any], page: Page) -> list[Path]:
     Returns:
         The files.
     """
-    place = SAMPLES.with_name(f"samples-{python_of(run)}.json")
+    place = place_beside(run)
     save(run, place)
     recorded = json.loads(SAMPLES.read_text())
     PAGE.write_text(replaced(PAGE.read_text(), page.overview(recorded, beside(SAMPLES.parent))))
     return [place, PAGE]
+
+
+def place_beside(run: dict[str, Any]) -> Path:
+    """Where a run on another version of Python is kept."""
+    return SAMPLES.with_name(f"samples-{python_of(run)}.json")
 
 
 def beside(directory: Path) -> list[dict[str, Any]]:
