@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import asyncio
-import functools
 import logging
+from contextvars import ContextVar
 from typing import Any
 
 import pytest
@@ -81,17 +81,54 @@ def test_limit_of_concurrency_counts_connections_and_tasks(
 def test_tasks_of_a_foreign_loop_are_made_by_it() -> None:
     loop = FakeLoop()
     context = context_of(loop)
-    assert context.create_task == loop.create_task
+    coroutine = app(None, None, None)
+    context.create_task(coroutine)
+    assert loop.coroutines == [coroutine]
+    coroutine.close()
     assert not context.starts_eagerly
 
 
-def test_tasks_of_an_event_loop_are_made_directly() -> None:
+def test_tasks_of_an_event_loop_are_made_directly(monkeypatch: pytest.MonkeyPatch) -> None:
     async def main() -> None:
-        context = context_of(asyncio.get_running_loop())
-        assert isinstance(context.create_task, functools.partial)
-        assert context.create_task.func is asyncio.Task
+        loop = asyncio.get_running_loop()
+        context = context_of(loop)
+        with monkeypatch.context() as patch:
+            patch.setattr(loop, "create_task", None)
+            task = context.create_task(app(None, None, None))
         assert not context.starts_eagerly
-        await context.create_task(app(None, None, None))
+        await task
+
+    asyncio.run(main())
+
+
+seen: ContextVar[str] = ContextVar("seen", default="nothing")
+
+
+async def tells(told: list[str]) -> None:
+    told.append(seen.get())
+    seen.set("by the application")
+
+
+@pytest.mark.parametrize(("reset", "expected"), [(False, "by the server"), (True, "nothing")])
+@pytest.mark.parametrize("factory", [False, True])
+def test_tasks_see_what_the_first_connection_saw_or_nothing(
+    factory: bool, reset: bool, expected: str
+) -> None:
+    async def main() -> None:
+        loop = asyncio.get_running_loop()
+        if factory:
+            loop.set_task_factory(
+                lambda loop, coroutine, **kwargs: asyncio.Task(coroutine, loop=loop, **kwargs)
+            )
+        seen.set("by the server")
+        state, told = ServerState(), list[str]()
+        first = context_of(loop, state, reset_contextvars=reset)
+        seen.set("by an application that calls")
+        for context in (first, context_of(loop, state, reset_contextvars=reset)):
+            await context.create_task(tells(told))
+            await context.create_task(tells(told))
+        assert told == [expected] * 4
+        loop.set_task_factory(None)
 
     asyncio.run(main())
 

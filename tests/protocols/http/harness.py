@@ -164,7 +164,7 @@ def connect(
     config = Config(app, **(defaults | settings))
     server_state = state or ServerState()
     if now:
-        server_state.now = now
+        server_state.now = server_state.ticked_at = now
     protocol = protocol_class(
         config=config, server_state=server_state, app_state=app_state or {}, _loop=loop or FakeLoop()
     )

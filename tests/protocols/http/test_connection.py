@@ -69,7 +69,7 @@ def swept(protocol_class: Any, app: Any, **changes: Any) -> Any:
 
 def at(protocol: Any, now: float) -> None:
     """The time moves, and the server sweeps: connections whose deadline has come are told."""
-    protocol.server_state.now = now
+    protocol.server_state.now = protocol.server_state.ticked_at = now
     if protocol.deadline <= now:
         protocol.expire(now)
 
