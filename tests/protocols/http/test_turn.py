@@ -601,19 +601,33 @@ async def sets_what_cannot_be_compared(request: Request) -> None:
     odd.set(Odd())
 
 
-@pytest.mark.usefixtures("two_at_most")
 @pytest.mark.parametrize("place", [0, 1])
-@pytest.mark.parametrize("many", [False, True])
-def test_variables_that_cannot_be_compared_are_a_trace(many: bool, place: int) -> None:
+def test_variables_that_cannot_be_compared_are_a_trace(place: int) -> None:
     async def test(turns: Turns) -> None:
         odd.set(Odd())
         turns.tasks = TurnTasks(asyncio.get_running_loop(), turns.state, copy_context())
         applications = [answer, answer, answer]
         applications[place] = sets_what_cannot_be_compared
-        requests = await from_a_callback(turns, *applications) if many else turns.begin(*applications[:2])
+        names = tasks_of(await turns.turn(*applications))
+        assert names[place] != names[place + 1]
+        assert len(set(names[: place + 1])) == 1
+
+    run(test)
+
+
+@pytest.mark.usefixtures("two_at_most")
+@pytest.mark.parametrize("place", [0, 1])
+def test_among_many_variables_that_cannot_be_compared_are_a_trace(place: int) -> None:
+    async def test(turns: Turns) -> None:
+        odd.set(Odd())
+        turns.tasks = TurnTasks(asyncio.get_running_loop(), turns.state, copy_context())
+        applications = [answer, answer, answer]
+        applications[place] = sets_what_cannot_be_compared
+        requests = await from_a_callback(turns, *applications)
         await ended(turns)
         names = tasks_of(requests)
-        assert (names[place] != names[place + 1]) == (many or place == 0) if place + 1 < len(names) else True
+        assert names[place] != names[place + 1]
+        assert len(set(names[: place + 1])) == 1
 
     run(test)
 

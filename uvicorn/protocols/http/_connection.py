@@ -64,10 +64,9 @@ class HTTPConnection(KnownRequests):
         self.server_state.drop_connection(self)
 
     def data_received(self, data: bytes) -> None:
-        size = len(data)
         state = self.server_state
         if state.measured:
-            state.bytes_in += size
+            state.bytes_in += len(data)
         codec = self._codec
         if codec is None and self._silent:
             self._first_bytes(data)

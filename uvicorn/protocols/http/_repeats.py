@@ -165,9 +165,14 @@ def learn(data: bytes, fields: Fields, head_limit: int) -> RepeatedSection | Non
     return RepeatedSection(raw, length, fields, forwarded, keep_alive, min(MAX_LINE, head_limit - len(raw)))
 
 
+def lines_of(raw: bytes) -> list[bytes]:
+    """The lines of a section, without their ends."""
+    return raw[2:-4].split(b"\r\n")
+
+
 def _says(raw: bytes, fields: Fields) -> bool:
     """Whether these are the section's fields, line by line: what is learnt here is believed for all connections."""
-    lines = raw[2:-4].split(b"\r\n")
+    lines = lines_of(raw)
     return len(lines) == len(fields) and all(
         line[: len(name) + 1].lower() == name + b":" and line[len(name) + 1 :].strip(b" \t") == value
         for line, (name, value) in zip(lines, fields, strict=True)

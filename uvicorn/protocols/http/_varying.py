@@ -14,7 +14,7 @@ from __future__ import annotations
 import re
 
 from uvicorn.middleware.proxy_headers import FORWARDED
-from uvicorn.protocols.http._repeats import MAX_LINE, MAX_SECTION, MEANINGFUL, RepeatedSection
+from uvicorn.protocols.http._repeats import MAX_LINE, MAX_SECTION, MEANINGFUL, RepeatedSection, lines_of
 
 # A part of what RFC 9112 5 allows, and both parsers take for the same: a token, one space, and visible US-ASCII with
 # spaces between, at least one character of it.
@@ -60,7 +60,7 @@ class VaryingSection:
     def __init__(
         self, section: RepeatedSection, before: int, behind: int, head_limit: int, fields_limit: int
     ) -> None:
-        lines = _lines(section)
+        lines = lines_of(section.raw)
         fields = section.fields
         self.front = b"".join((b"\r\n", *(line + b"\r\n" for line in lines[:before])))
         self.back = b"".join((*(b"\r\n" + line for line in lines[len(lines) - behind :]), b"\r\n\r\n"))
@@ -126,7 +126,7 @@ def compare(
     one: RepeatedSection, other: RepeatedSection, head_limit: int, fields_limit: int
 ) -> VaryingSection | None:
     """What two header sections have in common; None where that is not all that decides, or they have a body."""
-    first, second = _lines(one), _lines(other)
+    first, second = lines_of(one.raw), lines_of(other.raw)
     if one.length or other.length:
         return None
     most = min(len(first), len(second))
@@ -139,7 +139,3 @@ def compare(
     section = VaryingSection(other, before, behind, head_limit, fields_limit)
     # Its own lines between decide nothing, or they decided what is taken for the meaning of the rest.
     return section if section.fields(b" " + other.raw, 1) is not None else None
-
-
-def _lines(section: RepeatedSection) -> list[bytes]:
-    return section.raw[2:-4].split(b"\r\n")
