@@ -608,9 +608,13 @@ def test_variables_that_cannot_be_compared_are_a_trace(place: int) -> None:
         turns.tasks = TurnTasks(asyncio.get_running_loop(), turns.state, copy_context())
         applications = [answer, answer, answer]
         applications[place] = sets_what_cannot_be_compared
-        names = tasks_of(await turns.turn(*applications))
+        requests = turns.begin(*applications)
+        (task,) = turns.state.tasks
+        await ended(turns)
+        names = tasks_of(requests)
         assert names[place] != names[place + 1]
         assert len(set(names[: place + 1])) == 1
+        assert task.exception() is None
 
     run(test)
 

@@ -31,6 +31,9 @@ class KnownRequests(ConnectionLifetime):
 
     # --- taking them ------------------------------------------------------------------------
 
+    # The three ways end alike, and are written out: a function for all, which gets two kinds of sections, made a POST of
+    # 1 KB 2 % dearer in the process.
+
     def _takes_known(self, data: bytes) -> bool:
         """Take a whole request, if it is one that can be known by what has come before."""
         repeated, varying = self._repeated, self._varying
@@ -48,7 +51,8 @@ class KnownRequests(ConnectionLifetime):
         self._unlike = 0
         method, text, path, query, is_head = line
         scope = self._make_scope("1.1", method, text, path, query, list(section.fields))
-        cycle = self._known_cycle(section, scope, is_head)
+        app = self.context.app if section.forwarded else self.context.direct_app
+        cycle = RequestCycle(self, scope, app, True, is_head, section.keep_alive, False, False)
         if section.length:
             cycle.feed_body(data[-section.length :])
         elif line == section.line:
@@ -56,6 +60,8 @@ class KnownRequests(ConnectionLifetime):
             section.scope = {**scope, **_OF_CONNECTION}
         else:
             section.line = line
+        if not section.keep_alive:
+            self._discard()  # nothing behind this request is looked at
         self._begin(cycle)
         return True
 
@@ -70,22 +76,12 @@ class KnownRequests(ConnectionLifetime):
         scope["scheme"] = self.scheme
         scope["headers"] = list(section.fields)
         scope["state"] = self.app_state.copy()
-        # By far the most frequent case, without the call of `_known_cycle`: 2 % of what a small request costs in the process.
         app = context.app if section.forwarded else context.direct_app
         is_head = scope["method"] == "HEAD"
         cycle = RequestCycle(self, scope, app, True, is_head, section.keep_alive, False, False)
         if not section.keep_alive:
             self._discard()  # nothing behind this request is looked at
         self._begin(cycle)
-
-    def _known_cycle(
-        self, section: RepeatedSection | VaryingSection, scope: Any, is_head: bool
-    ) -> RequestCycle:
-        """The request with such a section."""
-        if not section.keep_alive:
-            self._discard()  # nothing behind this request is looked at
-        app = self.context.app if section.forwarded else self.context.direct_app
-        return RequestCycle(self, scope, app, True, is_head, section.keep_alive, False, False)
 
     def _takes_varying(self, section: VaryingSection, data: bytes) -> bool:
         """Take a whole request whose header section is known but for lines that decide nothing, if it is one."""
@@ -101,7 +97,11 @@ class KnownRequests(ConnectionLifetime):
         self._unlike = PATIENCE
         method, text, path, query, is_head = line
         scope = self._make_scope("1.1", method, text, path, query, fields)
-        self._begin(self._known_cycle(section, scope, is_head))
+        app = self.context.app if section.forwarded else self.context.direct_app
+        cycle = RequestCycle(self, scope, app, True, is_head, section.keep_alive, False, False)
+        if not section.keep_alive:
+            self._discard()  # nothing behind this request is looked at
+        self._begin(cycle)
         return True
 
     def _make_scope(
