@@ -10,7 +10,7 @@ import sys
 from collections.abc import Callable, Iterable
 from typing import Any
 
-from uvicorn._attach import Acceptor
+from uvicorn._attach import Acceptor, LoopServer
 from uvicorn.config import Config
 
 Factory = Callable[[], Any]
@@ -48,6 +48,13 @@ class ServerOpener:
         if config.ssl is not None and HAS_READERS:
             sock.listen(config.backlog)
             return _TLSServer(self._loop, sock, factory, config.ssl, config.timeout_tls_handshake)
+        if not HAS_READERS:
+            return await self._open_loop_server(sock, factory)
+        server = LoopServer(self._loop, sock, factory)
+        server.begin(await self._open_loop_server(sock, server.made))
+        return server
+
+    async def _open_loop_server(self, sock: socket.socket, factory: Factory) -> Any:
         options = self._options()
         if hasattr(socket, "AF_UNIX") and sock.family == socket.AF_UNIX:
             if sys.version_info >= (3, 13):
@@ -59,14 +66,11 @@ class ServerOpener:
     async def open_host(self) -> list[Any]:
         """Accept on host and port: the event loop resolves the name, which may stand for several addresses."""
         config = self._config
-        options = self._options()
-        ours = config.ssl is not None and HAS_READERS
-        if ours:
-            options = {"backlog": config.backlog, "start_serving": False}
+        options = {"backlog": config.backlog, "start_serving": False} if HAS_READERS else self._options()
         server = await self._loop.create_server(
             self._factory, config.host, config.port, reuse_port=config.reuse_port or None, **options
         )
-        if not ours:
+        if not HAS_READERS:
             return [server]
         # Copies: the sockets of a server close with it.
         sockets = [_copy(sock) for sock in server.sockets]

@@ -419,11 +419,9 @@ class Server:
         # asyncio's servers set a connection up in some turns more, and must not be closed meanwhile; the request may be
         # here already, and is heard in the last of them.
         assert self._loop is not None
-        for server in self.servers:
-            if server not in self._closed_gates:
-                for sock in server.sockets:
-                    with contextlib.suppress(NotImplementedError):  # Windows' event loop has no readers
-                        self._loop.remove_reader(sock.fileno())
+        for sock in [sock for server in self.servers for sock in server.sockets]:
+            with contextlib.suppress(NotImplementedError):  # Windows' event loop has no readers
+                self._loop.remove_reader(sock.fileno())
         for _ in range(3):
             await asyncio.sleep(0)
         self._close_listeners(sockets)

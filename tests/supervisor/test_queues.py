@@ -11,10 +11,11 @@ from pathlib import Path
 import pytest
 
 from uvicorn._addresses import Address
+from uvicorn._backlog import accept_queue
 from uvicorn._ipc.control import Queue
 from uvicorn._listener import Listener
 from uvicorn.supervisor.listeners import Key, ListenerSet
-from uvicorn.supervisor.queues import accept_queue, queues_of
+from uvicorn.supervisor.queues import queues_of
 
 pytestmark = pytest.mark.skipif(not sys.platform.startswith("linux"), reason="Linux alone tells")
 

@@ -20,7 +20,7 @@ import trustme
 import uvloop
 
 from tests.fakes.loop import FakeLoop
-from uvicorn._attach import ALONE_BATCH
+from uvicorn._attach import ALONE_BATCH, LoopServer
 from uvicorn._ipc.scoreboard import Cell, Row, Scoreboard, microseconds
 from uvicorn._kernel import SHORTAGE_PAUSE
 from uvicorn.protocols._state import ServerState
@@ -160,6 +160,28 @@ def test_among_equals_one_connection_is_taken_at_a_time(rig: Rig) -> None:
     rig.sibling(0)
     rig.connect(3)
     assert rig.wake() == 1
+    assert rig.wake() == 1
+
+
+@pytest.mark.parametrize(
+    ("siblings", "waiting", "takes"), [(1, 9, 4), (3, 9, 2), (3, 2, 1), (1, 150, ALONE_BATCH)]
+)
+def test_after_a_long_turn_a_worker_takes_its_share_of_those_that_wait(
+    rig: Rig, siblings: int, waiting: int, takes: int
+) -> None:
+    for _ in range(siblings):
+        rig.sibling(100)
+    rig.connect(waiting)
+    assert rig.wake() == takes
+    assert rig.wake() == 1  # at once
+
+
+def test_where_the_kernel_does_not_tell_how_many_wait_one_is_taken(
+    rig: Rig, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(accept, "accept_queue", lambda sock: None)
+    rig.sibling(100)
+    rig.connect(9)
     assert rig.wake() == 1
 
 
@@ -520,7 +542,9 @@ class Open:
         self.own_servers: list[Any] = []
 
     async def open_server(self, sock: socket.socket, factory: Any) -> Any:
-        server = await asyncio.get_running_loop().create_server(factory, sock=sock)
+        loop = asyncio.get_running_loop()
+        server = LoopServer(loop, sock, factory)
+        server.begin(await loop.create_server(server.made, sock=sock))
         self.own_servers.append(server)
         return server
 

@@ -5,6 +5,9 @@ much, and with long-lived connections it stays that way. So before a worker acce
 has clearly more connections than the least loaded of its siblings steps back for a moment. With 8 workers and 64
 connections the busiest has 1.12 times its share this way, against 2 to 5 times without.
 
+One connection is taken at a time, until requests make the turns of the event loop long: then a worker takes its share of
+all that wait, or the last of them would wait for as many turns as there are before it.
+
 Where connections come and go by the hundred there is nothing to spread, and the gate would only cost: accepting here
 takes twice as long as in the event loop's own server. So each second a look is taken, and as long as many more
 connections end than there are, the event loop's server accepts, until one worker has far more than another.
@@ -19,7 +22,8 @@ import ssl
 from collections.abc import Callable, Coroutine
 from typing import Any
 
-from uvicorn._attach import Acceptor
+from uvicorn._attach import ALONE_BATCH, LONG_TURN, Acceptor
+from uvicorn._backlog import accept_queue
 from uvicorn._ipc.scoreboard import Cell, Row, Scoreboard, microseconds
 from uvicorn.protocols._state import ServerState
 
@@ -74,12 +78,18 @@ class GatedAcceptor(Acceptor):
         self._row = row
         self._scoreboard = scoreboard
         self._steps_back = 0
+        self._taken_at = 0
         super().__init__(loop, sock, factory, tls, handshake_timeout)
 
     def close(self) -> None:
         if not self._closed:
             self._close_own_server()
         super().close()
+
+    @property
+    def attaching(self) -> int:
+        own = self._own_server
+        return super().attaching + (own.attaching if own is not None else 0)
 
     def connection_lost(self) -> None:
         """One of the server's connections has gone."""
@@ -121,8 +131,8 @@ class GatedAcceptor(Acceptor):
         load = self._load() + 1
         self._row[Cell.CONNECTIONS] = load
         if load > FAR_MORE:
-            siblings = self._least_loaded()
-            if siblings is not None and load > 2 * siblings + FAR_MORE:
+            siblings = self._siblings(microseconds())
+            if siblings and load > 2 * min(siblings) + FAR_MORE:
                 self._loop.call_soon(self._back_to_the_gate)
         return self._factory()
 
@@ -139,36 +149,40 @@ class GatedAcceptor(Acceptor):
     # --- the gate ----------------------------------------------------------------------------
 
     def _readable(self) -> None:
-        siblings = self._least_loaded()
-        if siblings is None:
+        now = microseconds()
+        siblings = self._siblings(now)
+        if not siblings:
             super()._readable()
             return
-        if self._load() > siblings + max(1, siblings // 8) and self._steps_back < MAX_STEPS_BACK:
+        least = min(siblings)
+        if self._load() > least + max(1, least // 8) and self._steps_back < MAX_STEPS_BACK:
             self._steps_back += 1
             self._pause(STEP_BACK)
             return
         self._steps_back = 0
-        self._accept()
+        before, self._taken_at = self._taken_at, now
+        self._take(self._share(len(siblings)) if now - before > LONG_TURN * 1e6 else 1)
+
+    def _share(self, siblings: int) -> int:
+        """This worker's part of the connections that wait; one where the kernel does not tell how many."""
+        waiting, _ = accept_queue(self._sock) or (1, 0)
+        return max(1, min(ALONE_BATCH, waiting // (siblings + 1)))
 
     def _load(self) -> int:
         return len(self._state.connections) + len(self._attaching)
 
-    def _least_loaded(self) -> int | None:
-        """The fewest connections that any accepting sibling has; None where there is none.
+    def _siblings(self, now: int) -> list[int]:
+        """How many connections each accepting sibling has.
 
         This worker's own row is left out: its tick is old when the event loop has stood still, and whether it
         accepts yet is written last. Neither makes it alone.
         """
-        now = microseconds()
         accepting = self._scoreboard.column(Cell.ACCEPTING)
         ticks = self._scoreboard.column(Cell.LOOP_TICK)
         counts = self._scoreboard.column(Cell.CONNECTIONS)
         own = self._row.index
-        return min(
-            (
-                count
-                for index, (takes, tick, count) in enumerate(zip(accepting, ticks, counts, strict=False))
-                if takes and now - tick < STALE and index not in (0, own)
-            ),
-            default=None,
-        )
+        return [
+            count
+            for index, (takes, tick, count) in enumerate(zip(accepting, ticks, counts, strict=False))
+            if takes and now - tick < STALE and index not in (0, own)
+        ]
