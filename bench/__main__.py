@@ -37,6 +37,7 @@ KNOWN: dict[str, Scenario | Probe] = {**SCENARIOS, **PROBES}
 PAGE = Page(
     titles={each.name: each.title for each in (*CONTENDERS.values(), *KNOWN.values())},
     targets={name: each.target for name, each in SCENARIOS.items()},
+    p99={name: each.p99 for name, each in SCENARIOS.items()},
     probe_targets={name: each.targets for name, each in PROBES.items()},
 )
 

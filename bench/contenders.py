@@ -118,12 +118,15 @@ def hypercorn(launch: Launch) -> list[str]:
 
 
 def floor(*arguments: str) -> Callable[[Launch], list[str]]:
-    return lambda launch: [str(launch.python), str(APPS / "floor.py"), str(launch.port), *arguments]
+    return lambda launch: [
+        *(str(launch.python), str(APPS / "floor.py"), str(launch.port), str(launch.workers)),
+        *arguments,
+    ]
 
 
-# Everything but a GET that is answered at once.
+# Everything but a GET that is answered at once, and echoing WebSocket messages.
 FLOOR_CANNOT = frozenset(
-    {"starlette", "fastapi", "access-log", "post-1k", "post-64k", "upload", "download", "websocket", "tls"}
+    {"starlette", "fastapi", "access-log", "post-1k", "post-64k", "upload", "download", "deflate", "tls"}
     | {"workers"}
 )
 
@@ -154,6 +157,6 @@ CONTENDERS = {
         Contender(
             "floor", "floor: read, write", (), floor(), FLOOR_CANNOT | {"pipelining", "connections"}, False
         ),
-        Contender("floor-parse", "floor: with httptools", (), floor("parse"), FLOOR_CANNOT, False),
+        Contender("floor-parse", "floor: parsing as well", (), floor("parse"), FLOOR_CANNOT, False),
     )
 }

@@ -41,7 +41,7 @@ import uvloop
 from bench.environments import ROOT
 from bench.guard import TURNS, case
 from bench.loading import run_load
-from bench.running import environ, free_port
+from bench.running import environ, free_port, ran
 from bench.scenarios import Load
 
 PATIENCE = 60.0
@@ -103,10 +103,10 @@ class Observed:
         workers = others = 0.0
         for child in psutil.Process(self.process.pid).children():
             if child.cmdline()[0].startswith("uvicorn: worker"):
-                workers += _cpu(child.pid)
+                workers += ran(child.pid)
             else:
-                others += _cpu(child.pid)
-        return Used(workers, others + _cpu(self.process.pid), time.monotonic())
+                others += ran(child.pid)
+        return Used(workers, others + ran(self.process.pid), time.monotonic())
 
     def turn(self, seconds: int, connections: int) -> Turn:
         """One load."""
@@ -124,11 +124,6 @@ class Observed:
         os.killpg(self.process.pid, signal.SIGTERM)
         self.process.wait(PATIENCE)
         self._directory.cleanup()
-
-
-def _cpu(pid: int) -> float:
-    threads = Path(f"/proc/{pid}/task").iterdir()
-    return sum(int((thread / "schedstat").read_text().split()[0]) for thread in threads) / 1e9
 
 
 @contextlib.contextmanager

@@ -116,6 +116,38 @@ def summary(run: Run, titles: dict[str, str], targets: Targets) -> str:
     return table([*header, "of uvicorn", "target", "of granian"], rows)
 
 
+def latencies(run: Run, titles: dict[str, str], targets: Targets) -> str:
+    """One row for each scenario that has a target for p99."""
+    samples = run["samples"]
+    scenarios = [name for name in run["scenarios"] if targets.get(name) is not None]
+    contenders = [
+        name
+        for name in run["contenders"]
+        if any(each["contender"] == name and each["scenario"] in scenarios for each in samples)
+    ]
+    rows = []
+    for scenario in scenarios:
+        cells = []
+        for contender in contenders:
+            found = pick(samples, scenario, contender)
+            middles = [
+                number(figure(each[field] for each in found).median)
+                for field in ("p50", "p99", "p999")
+                if found
+            ]
+            cells.append(" / ".join(middles))
+        rows.append(
+            [
+                titles.get(scenario, scenario),
+                *cells,
+                ratio(versus(samples, scenario, "ours", "uvicorn", "p99")),
+                f"{targets[scenario]:.2f}",
+            ]
+        )
+    header = ["p50 / p99 / p99.9 ms", *(titles.get(each, each) for each in contenders)]
+    return table([*header, "p99 of uvicorn", "target"], rows)
+
+
 def python_of(run: Run) -> str:
     """The version that changes what code costs: "3.12"."""
     return ".".join(run["machine"]["python"].split(".")[:2])
@@ -224,11 +256,13 @@ class Page:
     Attributes:
         titles: Of contenders, scenarios and probes, by name.
         targets: Of scenarios: the share of uvicorn's CPU.
+        p99: Of scenarios: the share of uvicorn's p99.
         probe_targets: Of probes, by figure.
     """
 
     titles: dict[str, str]
     targets: Targets
+    p99: Targets
     probe_targets: dict[str, dict[str, str]]
 
     def overview(self, run: Run, beside: Sequence[Run] = ()) -> str:
@@ -237,6 +271,8 @@ class Page:
         loads = [name for name in run["scenarios"] if all(growing(name, kind) is None for kind in GROWING)]
         if loads:
             parts += [EXPLANATION, summary({**run, "scenarios": loads}, self.titles, self.targets)]
+        if any(self.p99.get(name) is not None for name in loads):
+            parts += ["### Latencies", latencies({**run, "scenarios": loads}, self.titles, self.p99)]
         for kind in GROWING:
             if points := growth_points(run, kind):
                 parts += [f"### CPU for each request as {kind} grow", growth_table(points, kind, self.titles)]

@@ -64,8 +64,9 @@ def test_the_floor_stands_only_beside_what_it_does() -> None:
     floor = CONTENDERS["floor-parse"].cannot
     assert SCENARIOS["hello"].possible(floor)
     assert not SCENARIOS["fastapi"].possible(floor)
-    assert not SCENARIOS["ws-64k"].possible(floor)
-    assert not SCENARIOS["workers-8"].possible(floor)
+    assert SCENARIOS["ws-64k"].possible(floor)
+    assert not SCENARIOS["ws-deflate-1k"].possible(floor)
+    assert SCENARIOS["workers-8"].possible(floor)
     assert not PROBES["reload"].possible(floor)
 
 

@@ -7,6 +7,7 @@ from bench.report import Page, failures, growing, growth_points, number, table, 
 PAGE = Page(
     titles={"hello": "1 hello", "ours": "this server", "start-8": "13 start", "workers-2": "two"},
     targets={"hello": 0.45},
+    p99={"hello": None, "fastapi": 0.3},
     probe_targets={"start-8": {"s": "0.25"}},
 )
 
@@ -66,6 +67,18 @@ def test_the_summary_has_the_ratio_beside_the_target() -> None:
     assert "granian" not in text.partition("| scenario")[2].partition("of uvicorn")[0]
     assert "2 cores (a cpu)" in text
     assert "uvicorn 0.54.0" in text
+
+
+def test_latencies_stand_where_there_is_a_target_for_them() -> None:
+    waiting = [
+        sample("fastapi", name, turn, 80.0, p50=2.0, p99=p99, p999=150.0)
+        for name, p99 in (("ours", 5.0), ("uvicorn", 50.0))
+        for turn in range(3)
+    ]
+    text = PAGE.overview(run([*HELLO, *waiting])).partition("### Latencies")[2]
+    assert "| fastapi | 2.00 / 5.00 / 150 | 2.00 / 50.0 / 150 | 0.10 | 0.30 |" in text
+    assert "1 hello" not in text
+    assert "### Latencies" not in PAGE.overview(run(HELLO))
 
 
 def test_details_have_throughput_latency_failures_and_memory() -> None:

@@ -10,7 +10,7 @@ import pytest
 from bench.contenders import CONTENDERS, Contender, Launch
 from bench.loading import own_load
 from bench.measure import least_seconds, turns
-from bench.running import CannotRun, Server, Usage, environ
+from bench.running import CannotRun, Server, Usage, environ, ran
 from bench.scenarios import SCENARIOS, Load
 
 
@@ -49,6 +49,21 @@ def test_what_a_load_has_cost_is_seen(load: Load) -> None:
     assert found["requests"] > 0
     assert found["failures"] == {}
     assert 0 < used.cpu / found["requests"] < 0.01
+
+
+@pytest.mark.e2e
+@pytest.mark.parametrize("name", ["floor", "floor-parse"])
+@pytest.mark.parametrize("body", [16, 1024, 100_000])
+def test_the_floor_answers_messages(name: str, body: int) -> None:
+    with Server(CONTENDERS[name], "plain:app", workers=2) as server:
+        server.wait_workers(2)
+        before = [ran(process.pid) for process in server.tree()]
+        found = own_load(Load(path="/ws", kind="websocket", body=body), server.port, 1)
+        after = [ran(process.pid) for process in server.tree()]
+    assert found["failures"] == {}
+    assert found["bytes"] > found["requests"] * body > 0
+    assert all(0 <= late - early < 10 for early, late in zip(before, after, strict=True))
+    assert sum(after) > sum(before)
 
 
 @pytest.mark.e2e
