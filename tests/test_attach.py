@@ -18,44 +18,27 @@ import uvloop
 
 from tests.fakes.loop import FakeLoop
 from uvicorn import _attach
-from uvicorn._attach import ALONE_BATCH, LONG_TURN, TIME_FOR_ONE, LoopServer
-from uvicorn._listening import ServerOpener
+from uvicorn._attach import ALONE_BATCH, LONG_TURN, TIME_FOR_ONE, Helper
+from uvicorn._listening import ServerOpener, whole
 from uvicorn.config import Config
 
 LIMIT = 20  # seconds after which a test has hung
 
 
-class Listening(socket.socket):
-    """A listening socket of which the next call of accept() can be told to fail."""
-
-    fails = 0
-
-    def accept(self) -> tuple[socket.socket, Any]:
-        if self.fails:
-            raise OSError(self.fails, os.strerror(self.fails))
-        return super().accept()
-
-
 class Rig:
-    """A server on a real socket, whose event loop is driven by hand; a clock that stands still but for `passes`."""
+    """A helper of a server on a real socket, whose event loop is driven by hand, and whose clock stands still."""
 
     def __init__(self, clock: Any) -> None:
         self.clock = clock
         self.loop = FakeLoop()
-        self.sock = Listening()
-        self.sock.bind(("127.0.0.1", 0))
-        self.sock.listen(2 * ALONE_BATCH)
+        self.sock = socket.create_server(("127.0.0.1", 0), backlog=2 * ALONE_BATCH)
+        self.sock.setblocking(False)
         self.clients: list[socket.socket] = []
-        self.closed: list[bool] = []
-        self.server = LoopServer(self.loop, self.sock, asyncio.Protocol)  # type: ignore[arg-type]
-        self.server.begin(
-            SimpleNamespace(
-                sockets=(self.sock,),
-                close=lambda: self.closed.append(True),
-                is_serving=lambda: not self.closed,
-            )
-        )
-        self.server.made()
+        self.share = ALONE_BATCH
+        self.helper = Helper(self.loop, asyncio.Protocol, lambda: self.share)  # type: ignore[arg-type]
+        self.server = SimpleNamespace(sockets=[self.sock])
+        self.helper.begin(self.server)
+        self.helper.made()
 
     def connect(self, count: int) -> None:
         for _ in range(count):
@@ -65,7 +48,7 @@ class Rig:
         """The event loop's server takes a connection after so much time; how many are taken beside it."""
         before = len(self.loop.coroutines)
         self.clock.now += seconds
-        assert isinstance(self.server.made(), asyncio.Protocol)
+        assert isinstance(self.helper.made(), asyncio.Protocol)
         return len(self.loop.coroutines) - before
 
     def close(self) -> None:
@@ -108,31 +91,54 @@ def test_where_none_waits_none_is_taken(rig: Rig) -> None:
     assert rig.made_after(10) == 0
 
 
-def test_a_closed_server_takes_nothing(rig: Rig) -> None:
+def test_it_is_no_more_than_its_share(rig: Rig) -> None:
+    rig.connect(9)
+    rig.share = 4
+    assert rig.made_after(10) == 4
+
+
+def test_emptying_the_queue_takes_all(rig: Rig) -> None:
+    rig.connect(ALONE_BATCH + 2)
+    rig.helper.empty_queue()
+    assert len(rig.loop.coroutines) == rig.helper.attaching == ALONE_BATCH + 2
+
+
+def test_a_closed_helper_takes_nothing(rig: Rig) -> None:
     rig.connect(2)
-    rig.server.close()
-    assert rig.closed == [True]
+    assert rig.helper.needed
+    rig.helper.close()
+    assert not rig.helper.needed
     assert rig.made_after(10) == 0
 
 
-def test_it_has_the_face_of_the_event_loops_server(rig: Rig) -> None:
-    assert rig.server.sockets == (rig.sock,)
-    assert rig.server.is_serving()
-    with pytest.raises(AttributeError):
-        rig.server.is_flying()
+def test_of_a_server_that_has_closed_nothing_is_taken(rig: Rig) -> None:
+    rig.connect(2)
+    rig.server.sockets = []
+    assert not rig.helper.needed
+    assert rig.made_after(10) == 0
+
+
+def test_all_sockets_of_the_server_are_looked_at(rig: Rig) -> None:
+    rig.connect(2)
+    with socket.create_server(("127.0.0.1", 0)) as other, socket.create_connection(other.getsockname()):
+        other.setblocking(False)
+        rig.server.sockets = [rig.sock, other]
+        assert rig.made_after(10) == 3
 
 
 @pytest.mark.parametrize("number", [errno.EMFILE, errno.EINVAL])
 def test_what_ails_the_socket_is_left_to_the_event_loops_server(
-    rig: Rig, caplog: pytest.LogCaptureFixture, number: int
+    rig: Rig, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch, number: int
 ) -> None:
+    def fail(sock: socket.socket) -> Any:
+        raise OSError(number, os.strerror(number))
+
     rig.connect(1)
-    rig.sock.fails = number
-    with caplog.at_level(logging.DEBUG, "uvicorn.error"):
+    with monkeypatch.context() as patch, caplog.at_level(logging.DEBUG, "uvicorn.error"):
+        patch.setattr(socket.socket, "accept", fail)
         assert rig.made_after(10) == 0
     assert not caplog.records
     assert not rig.loop.timers
-    rig.sock.fails = 0
     assert rig.made_after(10) == 1
 
 
@@ -162,7 +168,7 @@ def test_connections_do_not_wait_for_as_many_long_turns_as_there_are(new_loop: C
             clients = [
                 stack.enter_context(socket.create_connection(sock.getsockname(), LIMIT)) for _ in range(count)
             ]
-            server = await ServerOpener(loop, Config(_app), Counted).open(sock)
+            server = await ServerOpener(loop, Config(_app), Counted).open(sock, share=whole)
             stack.callback(server.close)
             while len(Counted.made) < count:
                 time.sleep(0.005)  # a turn that is long

@@ -34,12 +34,11 @@ CLOSE_NOTIFY_LIMIT = 3600.0
 logger = logging.getLogger("uvicorn.error")
 
 
-class Acceptor:
-    """Accepts on one socket; has the face of an asyncio server.
+class Attacher:
+    """Takes connections from listening sockets, and sets them up.
 
     Args:
         loop: The event loop.
-        sock: The listening socket.
         factory: Makes the protocol of a connection.
         tls: The TLS context, or None.
         handshake_timeout: Seconds for the TLS handshake.
@@ -48,13 +47,11 @@ class Acceptor:
     def __init__(
         self,
         loop: asyncio.AbstractEventLoop,
-        sock: socket.socket,
         factory: Callable[[], Any],
         tls: ssl.SSLContext | None,
         handshake_timeout: float,
     ) -> None:
         self._loop = loop
-        self._sock = sock
         self._factory = factory
         self._tls: dict[str, Any] = {}
         if tls is not None:
@@ -64,23 +61,12 @@ class Acceptor:
                 "ssl_shutdown_timeout": CLOSE_NOTIFY_LIMIT,
             }
         self._attaching: set[asyncio.Task[None]] = set()
-        self._timer: asyncio.TimerHandle | None = None
         self._end_timer: asyncio.TimerHandle | None = None
-        self._short = False
         self._closed = False
-        self._is_tcp = sock.family in (socket.AF_INET, socket.AF_INET6)
-        sock.setblocking(False)
-        self._resume()
-
-    @property
-    def sockets(self) -> tuple[socket.socket, ...]:
-        return () if self._closed else (self._sock,)
 
     def close(self) -> None:
         """Accept no more. Those that are being attached are not affected."""
-        if not self._closed:
-            self._closed = True
-            self._pause()
+        self._closed = True
 
     @property
     def attaching(self) -> int:
@@ -90,11 +76,6 @@ class Acceptor:
     async def wait_closed(self) -> None:
         if self._attaching:
             await asyncio.wait(self._attaching)
-
-    def empty_queue(self) -> None:
-        """Take all connections that the kernel has taken for us."""
-        while self._accept():
-            pass
 
     def end_attaching(self, seconds: float) -> None:
         """Those that are not set up after so much time are closed; the first time that is said holds."""
@@ -111,46 +92,28 @@ class Acceptor:
 
     # --- accepting ---------------------------------------------------------------------------
 
-    def _readable(self) -> None:
-        self._take(ALONE_BATCH)
-
-    def _take(self, most: int) -> None:
+    def _take(self, sock: socket.socket, most: int | None = None) -> None:
         """Take what waits, so many at most."""
-        for _ in range(most):
-            if not self._accept():
+        while most is None or most > 0:
+            if not self._accept(sock):
                 return
+            if most is not None:
+                most -= 1
 
-    def _pause(self, seconds: float | None = None) -> None:
-        """Do not look at the socket, for a time or for good."""
-        self._loop.remove_reader(self._sock.fileno())
-        if self._timer is not None:
-            self._timer.cancel()
-            self._timer = None
-        if seconds is not None:
-            self._timer = self._loop.call_later(seconds, self._resume)
-
-    def _resume(self) -> None:
-        self._timer = None
-        if not self._closed:
-            self._loop.add_reader(self._sock.fileno(), self._readable)
-
-    def _accept(self) -> bool:
+    def _accept(self, listening: socket.socket) -> bool:
         """Take one connection; False where there is none to take."""
         try:
-            sock, peer = self._sock.accept()
+            sock, peer = listening.accept()
         except (BlockingIOError, InterruptedError):
             return False
         except ConnectionAbortedError:
             return True  # it has gone again; there may be more
         except OSError as exc:
-            if exc.errno in SHORTAGE:
-                self._in_shortage(exc)
-            elif exc.errno == errno.EINVAL:
-                self._pause()  # the master has shut the socket down: nothing comes any more
+            self._cannot_accept(exc)
             return False
-        self._short = False
+        self._could_accept()
         sock.setblocking(False)
-        if self._is_tcp:
+        if listening.family in (socket.AF_INET, socket.AF_INET6):
             with contextlib.suppress(OSError):
                 sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         task = self._loop.create_task(self._attach(sock, peer))
@@ -159,12 +122,11 @@ class Acceptor:
         self._attached_one()
         return True
 
-    def _in_shortage(self, exc: OSError) -> None:
-        if not self._short:
-            self._short = True
-            logger.error("Cannot accept: %s. Trying again every %s s.", exc.strerror, SHORTAGE_PAUSE)
-        if not self._closed:
-            self._pause(SHORTAGE_PAUSE)
+    def _could_accept(self) -> None:
+        """The kernel has given one."""
+
+    def _cannot_accept(self, exc: OSError) -> None:
+        """The kernel does not give what waits."""
 
     # --- setting up --------------------------------------------------------------------------
 
@@ -199,60 +161,131 @@ class Acceptor:
             logger.error("A connection could not be set up.", exc_info=task.exception())
 
 
-class LoopServer(Acceptor):
-    """The event loop's own server on a socket, and what helps it where requests take long.
-
-    That server is the cheapest way to accept. But uvloop's takes one connection in each turn of the loop, as libuv does
-    since 1.45. Where 200 busy connections make a turn last for 20 ms, the last of 256 new ones would be looked at after
-    5 seconds. So who is taken after a long turn brings along those that wait behind it.
+class Acceptor(Attacher):
+    """Accepts on one socket; has the face of an asyncio server.
 
     Args:
         loop: The event loop.
         sock: The listening socket.
         factory: Makes the protocol of a connection.
+        tls: The TLS context, or None.
+        handshake_timeout: Seconds for the TLS handshake.
     """
 
     def __init__(
-        self, loop: asyncio.AbstractEventLoop, sock: socket.socket, factory: Callable[[], Any]
+        self,
+        loop: asyncio.AbstractEventLoop,
+        sock: socket.socket,
+        factory: Callable[[], Any],
+        tls: ssl.SSLContext | None,
+        handshake_timeout: float,
     ) -> None:
+        super().__init__(loop, factory, tls, handshake_timeout)
+        self._sock = sock
+        self._timer: asyncio.TimerHandle | None = None
+        self._short = False
+        sock.setblocking(False)
+        loop.add_reader(sock.fileno(), self._readable)
+
+    @property
+    def sockets(self) -> tuple[Any, ...]:
+        return () if self._closed else (self._sock,)
+
+    def close(self) -> None:
+        if not self._closed:
+            super().close()
+            self._pause()
+
+    def empty_queue(self) -> None:
+        """Take all connections that the kernel has taken for us."""
+        self._take(self._sock)
+
+    def _readable(self) -> None:
+        self._take(self._sock, ALONE_BATCH)
+
+    def _pause(self, seconds: float | None = None) -> None:
+        """Do not look at the socket, for a time or for good."""
+        self._loop.remove_reader(self._sock.fileno())
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
+        if seconds is not None:
+            self._timer = self._loop.call_later(seconds, self._resume)
+
+    def _resume(self) -> None:
+        self._timer = None
+        if not self._closed:
+            self._loop.add_reader(self._sock.fileno(), self._readable)
+
+    def _could_accept(self) -> None:
+        self._short = False
+
+    def _cannot_accept(self, exc: OSError) -> None:
+        if exc.errno == errno.EINVAL:
+            self._pause()  # the master has shut the socket down: nothing comes any more
+        elif exc.errno in SHORTAGE:
+            if not self._short:
+                self._short = True
+                logger.error("Cannot accept: %s. Trying again every %s s.", exc.strerror, SHORTAGE_PAUSE)
+            if not self._closed:
+                self._pause(SHORTAGE_PAUSE)
+
+
+class Helper(Attacher):
+    """Helps the event loop's own server to accept where requests take long.
+
+    That server is the cheapest way. But uvloop's takes one connection in each turn of the loop, as libuv does since 1.45.
+    Where 200 busy connections make a turn last for 20 ms, the last of 256 new ones would be looked at after 5 seconds. So
+    who is taken after a long turn brings along those that wait behind it.
+
+    Args:
+        loop: The event loop.
+        factory: Makes the protocol of a connection.
+        share: How many of those that wait on a socket may be taken here: others may accept there as well.
+    """
+
+    def __init__(
+        self,
+        loop: asyncio.AbstractEventLoop,
+        factory: Callable[[], Any],
+        share: Callable[[], int],
+    ) -> None:
+        super().__init__(loop, factory, None, 0.0)
+        self._share = share
         self._server: Any = None
         self._taken_at = 0.0
-        super().__init__(loop, sock, factory, None, 0.0)
 
     def begin(self, server: Any) -> None:
-        """The event loop's server, made with `made` as its factory."""
+        """The event loop's server, which has `made` for its factory."""
         self._server = server
+
+    @property
+    def needed(self) -> bool:
+        """Whether its server accepts, or connections are being set up."""
+        return bool(self._attaching) or (not self._closed and bool(self._server.sockets))
 
     def made(self) -> Any:
         """The protocol of a connection that the event loop's server has taken."""
         before, self._taken_at = self._taken_at, time.monotonic()
         passed = self._taken_at - before
-        if passed > LONG_TURN and not self._closed:
-            self._take(min(ALONE_BATCH, int(passed / TIME_FOR_ONE)))
+        if passed > LONG_TURN:
+            self._take_along(min(self._share(), int(passed / TIME_FOR_ONE)))
         return self._factory()
 
-    def __getattr__(self, name: str) -> Any:
-        # Programs find it in `Server.servers` and expect an asyncio.Server.
-        return getattr(self._server, name)
+    def empty_queue(self) -> None:
+        """Take all connections that the kernel has taken for us."""
+        self._take_along(None)
 
-    @property
-    def sockets(self) -> tuple[Any, ...]:
-        return tuple(self._server.sockets)
-
-    def close(self) -> None:
-        super().close()
-        self._server.close()
-
-    # It is the event loop's server that looks at the socket; what ails that, it meets itself.
-
-    def _resume(self) -> None:
-        pass
-
-    def _pause(self, seconds: float | None = None) -> None:
-        pass
-
-    def _in_shortage(self, exc: OSError) -> None:
-        pass
+    def _take_along(self, most: int | None) -> None:
+        if self._closed or self._server is None:
+            return
+        for face in self._server.sockets:
+            # The event loop shows its sockets behind a face that only looks like one, and closes them when it likes.
+            sock = socket.socket(fileno=face.fileno())
+            try:
+                self._take(sock, most)
+            finally:
+                sock.detach()
 
 
 # What an event loop raises where the handshake's time is over.

@@ -42,6 +42,10 @@ class ServerHooks:
     ) -> Any | None:
         return None
 
+    # Whether nobody else accepts on inherited sockets for which there is no server object.
+    def accepts_alone(self) -> bool:
+        return False
+
     # What systemd has said of sockets that it has passed in.
     def passed(self) -> MutableMapping[str, str]:
         return os.environ

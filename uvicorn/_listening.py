@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import functools
 import os
 import select
 import socket
@@ -10,7 +11,7 @@ import sys
 from collections.abc import Callable, Iterable
 from typing import Any
 
-from uvicorn._attach import Acceptor, LoopServer
+from uvicorn._attach import ALONE_BATCH, Acceptor, Helper
 from uvicorn.config import Config
 
 Factory = Callable[[], Any]
@@ -27,6 +28,11 @@ class _TLSServer(Acceptor):
         self._sock.close()
 
 
+def whole() -> int:
+    """The share of who accepts alone."""
+    return ALONE_BATCH
+
+
 class ServerOpener:
     """Opens what accepts on a socket.
 
@@ -34,48 +40,69 @@ class ServerOpener:
         loop: The event loop.
         config: The configuration, loaded.
         factory: Makes the protocol of a connection.
+
+    Attributes:
+        helpers: Of the event loop's own servers.
     """
 
     def __init__(self, loop: asyncio.AbstractEventLoop, config: Config, factory: Factory) -> None:
         self._loop = loop
         self._config = config
         self._factory = factory
+        self.helpers: list[Helper] = []
 
-    async def open(self, sock: socket.socket, factory: Factory | None = None) -> Any:
-        """Accept on a bound socket; listens on it where nobody does yet."""
+    async def open(
+        self, sock: socket.socket, factory: Factory | None = None, share: Callable[[], int] | None = None
+    ) -> Any:
+        """Accept on a bound socket; listens on it where nobody does yet.
+
+        Args:
+            sock: The socket.
+            factory: In place of the opener's.
+            share: How many of the connections that wait may be taken here; None where nobody knows who else accepts.
+        """
         factory = factory or self._factory
         config = self._config
         if config.ssl is not None and HAS_READERS:
             sock.listen(config.backlog)
             return _TLSServer(self._loop, sock, factory, config.ssl, config.timeout_tls_handshake)
-        if not HAS_READERS:
-            return await self._open_loop_server(sock, factory)
-        server = LoopServer(self._loop, sock, factory)
-        server.begin(await self._open_loop_server(sock, server.made))
-        return server
-
-    async def _open_loop_server(self, sock: socket.socket, factory: Factory) -> Any:
         options = self._options()
+        create: Callable[..., Any] = self._loop.create_server
         if hasattr(socket, "AF_UNIX") and sock.family == socket.AF_UNIX:
             if sys.version_info >= (3, 13):
                 # The file is the listener's to remove: it may be a sibling's as well, or whoever's passed it in.
                 options["cleanup_socket"] = False
-            return await self._loop.create_unix_server(factory, sock=sock, **options)
-        return await self._loop.create_server(factory, sock=sock, **options)
+            create = self._loop.create_unix_server
+        return await self._helped(functools.partial(create, sock=sock, **options), factory, share)
 
     async def open_host(self) -> list[Any]:
         """Accept on host and port: the event loop resolves the name, which may stand for several addresses."""
         config = self._config
-        options = {"backlog": config.backlog, "start_serving": False} if HAS_READERS else self._options()
-        server = await self._loop.create_server(
-            self._factory, config.host, config.port, reuse_port=config.reuse_port or None, **options
-        )
-        if not HAS_READERS:
-            return [server]
+        options = self._options()
+        ours = config.ssl is not None and HAS_READERS
+        if ours:
+            options = {"backlog": config.backlog, "start_serving": False}
+        options["reuse_port"] = config.reuse_port or None
+        create = functools.partial(self._loop.create_server, host=config.host, port=config.port, **options)
+        if not ours:
+            return [await self._helped(create, self._factory, whole)]
+        server = await create(self._factory)
         # Copies: the sockets of a server close with it.
         sockets = [_copy(sock) for sock in server.sockets]
         server.close()
         return [await self.open(sock) for sock in sockets]
+
+    async def _helped(
+        self, create: Callable[..., Any], factory: Factory, share: Callable[[], int] | None
+    ) -> Any:
+        """The event loop's own server, with a helper where that may take anything."""
+        if share is None or not HAS_READERS:
+            return await create(factory)
+        helper = Helper(self._loop, factory, share)
+        server = await create(helper.made)
+        helper.begin(server)
+        self.helpers = [*(each for each in self.helpers if each.needed), helper]
+        return server
 
     def _options(self) -> dict[str, Any]:
         options: dict[str, Any] = {"ssl": self._config.ssl, "backlog": self._config.backlog}

@@ -26,12 +26,13 @@ from types import FrameType
 from typing import Any
 
 from uvicorn._addresses import BindError
+from uvicorn._attach import Helper
 from uvicorn._early import before_us
 from uvicorn._hooks import TICK, ServerHooks
 from uvicorn._interrupt import interruptible
 from uvicorn._kernel import connections_at_most
 from uvicorn._listener import Listener
-from uvicorn._listening import ServerOpener, any_readable, only_address
+from uvicorn._listening import ServerOpener, any_readable, only_address, whole
 from uvicorn._passed import take_passed
 from uvicorn._sockets import open_listener, privilege_hint
 from uvicorn._ticker import Ticker
@@ -98,6 +99,7 @@ class Server:
         self._ticker: Ticker | None = None
         self._listeners: list[Listener] = []
         self._closed_gates: list[Any] = []
+        self._opener: ServerOpener | None = None
         self._notifications: set[asyncio.Task[None]] = set()
 
     @property
@@ -269,14 +271,14 @@ class Server:
             self.server_state.access = BatchedAccessLog(
                 logging.getLogger("uvicorn.access"), self._loop.call_later
             )
-        opener = ServerOpener(self._loop, config, factory)
+        opener = self._opener = ServerOpener(self._loop, config, factory)
         if sockets is None:
             await self._open_configured(opener)
             return
-        open_server = opener.open
+        share = whole if self.hooks.accepts_alone() else None
         for sock in sockets:
-            acceptor = self.hooks.acceptor(self, sock, factory, open_server)
-            self.servers.append(acceptor or await open_server(sock, factory))
+            acceptor = self.hooks.acceptor(self, sock, factory, opener.open)
+            self.servers.append(acceptor or await opener.open(sock, factory, share))
 
     async def _open_configured(self, opener: ServerOpener) -> None:
         """Listen where the configuration says."""
@@ -289,11 +291,13 @@ class Server:
                     address, config.backlog, config.reuse_port, passed, config.socket_rights
                 )
                 self._listeners.append(listener)
-                self.servers.append(await opener.open(listener.sock))
+                # Of a descriptor nobody knows who else has it: supervisors give one to several processes.
+                share = whole if address.kind != "fd" else None
+                self.servers.append(await opener.open(listener.sock, share=share))
                 config.announce(listener.sock)
         elif (inherited := take_passed(config.bind_addresses[0], passed)) is not None:
             self._listeners.append(inherited)
-            self.servers.append(await opener.open(inherited.sock))
+            self.servers.append(await opener.open(inherited.sock, share=whole))
             config.announce(inherited.sock)
         else:
             self.servers.extend(await opener.open_host())
@@ -407,7 +411,7 @@ class Server:
         if self.hooks.empties_queue() and not self.force_exit:
             # Connections that the kernel has taken for us are ours to answer. The event loop's own servers accept
             # one in each turn of the loop (uvloop), or all that there are (asyncio).
-            for server in self.servers:
+            for server in (*self.servers, *self._helpers()):
                 empty_queue = getattr(server, "empty_queue", None)
                 if empty_queue is not None:
                     empty_queue()
@@ -416,6 +420,7 @@ class Server:
             while any_readable(queues) and time.monotonic() < deadline:  # noqa: ASYNC110 - a turn is what it takes
                 await asyncio.sleep(0)
         self._closed_gates = [server for server in self.servers if hasattr(server, "attaching")]
+        self._closed_gates += self._helpers()
         # asyncio's servers set a connection up in some turns more, and must not be closed meanwhile; the request may be
         # here already, and is heard in the last of them.
         assert self._loop is not None
@@ -428,7 +433,7 @@ class Server:
         self.hooks.stopped_accepting(self)
 
     def _close_listeners(self, sockets: Iterable[socket.socket] | None) -> None:
-        for server in self.servers:
+        for server in (*self.servers, *self._helpers()):
             server.close()
         self.servers = []
         for sock in sockets or ():
@@ -473,6 +478,9 @@ class Server:
                 break
             await self._pause(DRAIN_POLL)
         await self._end_by_force()
+
+    def _helpers(self) -> list[Helper]:
+        return self._opener.helpers if self._opener is not None else []
 
     def _attaching(self) -> int:
         """How many connections have been accepted and are not set up yet: a TLS handshake takes its time."""

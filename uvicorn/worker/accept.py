@@ -5,7 +5,7 @@ much, and with long-lived connections it stays that way. So before a worker acce
 has clearly more connections than the least loaded of its siblings steps back for a moment. With 8 workers and 64
 connections the busiest has 1.12 times its share this way, against 2 to 5 times without.
 
-One connection is taken at a time, until requests make the turns of the event loop long: then a worker takes its share of
+One connection is taken at a time, until requests make the turns of the event loop long: then a worker takes a share of
 all that wait, or the last of them would wait for as many turns as there are before it.
 
 Where connections come and go by the hundred there is nothing to spread, and the gate would only cost: accepting here
@@ -39,9 +39,12 @@ CHURN_LEAST = 100
 # Twice as many connections as a sibling and this many more are too many all the same: some of them stay.
 FAR_MORE = 32
 
+# So many turns of the event loop asyncio's server needs to set up what it has accepted; closed earlier, it drops it.
+SETTING_UP = 3
+
 logger = logging.getLogger("uvicorn.error")
 
-OpenServer = Callable[[socket.socket, Callable[[], Any]], Coroutine[Any, Any, Any]]
+OpenServer = Callable[[socket.socket, Callable[[], Any], Callable[[], int]], Coroutine[Any, Any, Any]]
 
 
 class GatedAcceptor(Acceptor):
@@ -53,7 +56,8 @@ class GatedAcceptor(Acceptor):
         factory: Makes the protocol of a connection.
         tls: The TLS context, or None.
         handshake_timeout: Seconds for the TLS handshake.
-        open_server: Makes the event loop's own server on a socket, with a factory.
+        open_server: Makes the event loop's own server on a socket, with a factory, and with what tells how many of the
+            connections that wait it may take at once.
         state: The server's state: what is connected.
         row: This worker's row.
         scoreboard: All rows.
@@ -87,9 +91,8 @@ class GatedAcceptor(Acceptor):
         super().close()
 
     @property
-    def attaching(self) -> int:
-        own = self._own_server
-        return super().attaching + (own.attaching if own is not None else 0)
+    def sockets(self) -> tuple[Any, ...]:
+        return (*super().sockets, *(self._own_server.sockets if self._own_server is not None else ()))
 
     def connection_lost(self) -> None:
         """One of the server's connections has gone."""
@@ -115,7 +118,7 @@ class GatedAcceptor(Acceptor):
     async def _open_own_server(self) -> None:
         try:
             # On a copy of the socket: a server closes the one that it is given.
-            server = await self._open_server(self._sock.dup(), self._made_without_gate)
+            server = await self._open_server(self._sock.dup(), self._made_without_gate, self._share)
         except OSError as exc:
             logger.warning("Accepting goes on as before: %s", exc.strerror or exc)
             self._resume()
@@ -137,9 +140,18 @@ class GatedAcceptor(Acceptor):
         return self._factory()
 
     def _back_to_the_gate(self) -> None:
-        if self._own_server is not None:
-            self._close_own_server()
+        server, self._own_server = self._own_server, None
+        if server is not None:
+            for sock in server.sockets:
+                self._loop.remove_reader(sock.fileno())
+            self._loop.call_soon(self._close_later, server, SETTING_UP)
             self._resume()
+
+    def _close_later(self, server: Any, turns: int) -> None:
+        if turns:
+            self._loop.call_soon(self._close_later, server, turns - 1)
+        else:
+            server.close()
 
     def _close_own_server(self) -> None:
         server, self._own_server = self._own_server, None
@@ -161,12 +173,16 @@ class GatedAcceptor(Acceptor):
             return
         self._steps_back = 0
         before, self._taken_at = self._taken_at, now
-        self._take(self._share(len(siblings)) if now - before > LONG_TURN * 1e6 else 1)
+        self._take(self._sock, self._share() if now - before > LONG_TURN * 1e6 else 1)
 
-    def _share(self, siblings: int) -> int:
-        """This worker's part of the connections that wait; one where the kernel does not tell how many."""
+    def _share(self) -> int:
+        """Half of this worker's part of those that wait; one where the kernel does not tell how many.
+
+        Half, because its siblings look as well: who takes all that would be its part has too many when they have theirs.
+        """
         waiting, _ = accept_queue(self._sock) or (1, 0)
-        return max(1, min(ALONE_BATCH, waiting // (siblings + 1)))
+        accepting = len(self._siblings(microseconds())) + 1
+        return max(1, min(ALONE_BATCH, waiting // (2 * accepting)))
 
     def _load(self) -> int:
         return len(self._state.connections) + len(self._attaching)

@@ -100,6 +100,9 @@ class WorkerHooks(ServerHooks):
         self._gates.append(gate)
         return gate
 
+    def accepts_alone(self) -> bool:
+        return True  # where it is not so, there is a gate
+
     # --- what the server tells ---------------------------------------------------------------
 
     def attach(self, server: Server) -> None:
