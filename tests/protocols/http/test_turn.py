@@ -16,7 +16,7 @@ import pytest
 from uvicorn.protocols._state import DURATIONS, ServerState
 from uvicorn.protocols.http import _turn
 from uvicorn.protocols.http._cycle import COMPLETE, WAITING, task_begins
-from uvicorn.protocols.http._turn import ALONE, APART, BATCH, TurnTasks
+from uvicorn.protocols.http._turn import ALONE, APART, BATCH, LEAST, SPELL, UNMEASURED, TurnTasks
 
 Application = Callable[["Request"], Awaitable[None]]
 
@@ -809,5 +809,150 @@ def test_what_an_error_has_left_is_counted_with_the_next_ones() -> None:
         await asyncio.sleep(0)
         await asyncio.sleep(0)
         assert sum(turns.state.slow) == 3
+
+    run(test)
+
+
+@pytest.fixture
+def clock(monkeypatch: pytest.MonkeyPatch) -> SimpleNamespace:
+    """Time passes only where an application says so."""
+    clock = SimpleNamespace(now=100.0)
+    monkeypatch.setattr(_turn, "perf_counter", lambda: clock.now)
+    return clock
+
+
+def lasting(clock: Any, seconds: float, order: list[int]) -> Callable[[int], Application]:
+    """Applications that take so long, and note that they have been called."""
+
+    def numbered(number: int) -> Application:
+        async def application(request: Request) -> None:
+            clock.now += seconds
+            order.append(number)
+
+        return application
+
+    return numbered
+
+
+@pytest.mark.parametrize(("seconds", "most"), [(SPELL / 2.5, LEAST), (SPELL * 3, LEAST), (SPELL / 5.5, 5)])
+def test_where_applications_take_long_the_event_loop_looks_for_more_after_a_spell(
+    clock: SimpleNamespace, seconds: float, most: int
+) -> None:
+    async def test(turns: Turns) -> None:
+        order: list[int] = []
+        numbered = lasting(clock, seconds, order)
+        await turns.turn(*map(numbered, range(3)))  # it is learnt
+        order.clear()
+        requests = turns.begin(*map(numbered, range(BATCH + 8)))
+        await asyncio.sleep(0)
+        assert order == list(range(most))
+        requests += turns.begin(numbered(100))  # comes now, and is behind all of them
+        while len(order) < BATCH + 9:  # a hang is ended by the limit
+            before = len(order)
+            await asyncio.sleep(0)
+            assert len(order) - before <= most
+        assert order == [*range(BATCH + 8), 100]
+        await asyncio.sleep(0)
+        assert all(request.complete for request in requests)
+        assert not turns.state.tasks
+        assert turns.tasks._apart < APART  # nobody has waited
+
+    run(test)
+
+
+def test_quick_ones_are_answered_in_one_spell_again(clock: SimpleNamespace) -> None:
+    async def test(turns: Turns) -> None:
+        order: list[int] = []
+        await turns.turn(*map(lasting(clock, SPELL, order), range(4)))
+        quick = lasting(clock, SPELL / 1000, order)
+        await turns.turn(*map(quick, range(2)))
+        order.clear()
+        turns.begin(*map(quick, range(BATCH)))
+        await asyncio.sleep(0)
+        assert order == list(range(BATCH))
+
+    run(test)
+
+
+def test_of_quick_turns_most_go_unmeasured(clock: SimpleNamespace) -> None:
+    async def test(turns: Turns) -> None:
+        order: list[int] = []
+        quick, slow = lasting(clock, 0.0, order), lasting(clock, SPELL, order)
+        await turns.turn(quick(0), quick(1))
+        for _ in range(UNMEASURED):
+            await turns.turn(slow(0), slow(1))
+        order.clear()
+        await turns.turn(*map(slow, range(4)))
+        assert order == list(range(4))
+        order.clear()
+        turns.begin(*map(slow, range(4)))
+        await asyncio.sleep(0)
+        assert order == list(range(LEAST))
+        await asyncio.sleep(0)
+        await asyncio.sleep(0)
+
+    run(test)
+
+
+@pytest.mark.parametrize("place", range(LEAST))
+def test_no_request_of_the_next_spell_waits_for_one_that_waits(clock: SimpleNamespace, place: int) -> None:
+    async def test(turns: Turns) -> None:
+        order: list[int] = []
+        slow = lasting(clock, SPELL, order)
+        go_on = asyncio.Event()
+
+        async def waits(request: Request) -> None:
+            await go_on.wait()
+
+        await turns.turn(slow(0), slow(1))
+        order.clear()
+        applications = [*map(slow, range(8))]
+        applications[place] = waits
+        requests = await turns.turn(*applications)
+        assert order == [number for number in range(8) if number != place]
+        assert len(set(tasks_of([each for each in requests if each.application is not waits]))) >= 6
+        go_on.set()
+        await asyncio.sleep(0)
+        await asyncio.sleep(0)
+        assert requests[place].complete
+        assert not turns.state.tasks
+
+    run(test)
+
+
+def test_a_trace_separates_those_of_the_next_spell_too(clock: SimpleNamespace) -> None:
+    async def test(turns: Turns) -> None:
+        order: list[int] = []
+        slow = lasting(clock, SPELL, order)
+        await turns.turn(slow(0), slow(1))
+        order.clear()
+
+        async def sets(request: Request) -> None:
+            variable.set("set")
+
+        seen: list[str] = []
+
+        async def sees(request: Request) -> None:
+            seen.append(variable.get())
+
+        requests = await turns.turn(sets, *[sees] * 5)
+        assert seen == ["untouched"] * 5
+        assert len(set(tasks_of(requests))) == 6
+
+    run(test)
+
+
+def test_what_time_was_spent_waiting_is_not_learnt(clock: SimpleNamespace) -> None:
+    async def test(turns: Turns) -> None:
+        async def waits(request: Request) -> None:
+            await asyncio.sleep(0)
+            clock.now += 100 * SPELL
+
+        await turns.turn(waits, answer)
+        await turns.share_again()
+        order: list[int] = []
+        turns.begin(*map(lasting(clock, 0.0, order), range(8)))
+        await asyncio.sleep(0)
+        assert order == list(range(8))
 
     run(test)

@@ -9,6 +9,10 @@ what one request has set is never seen by the next one. A request that comes alo
 Where hundreds come in one turn, each `BATCH` of them are answered before more are read: the objects of a thousand requests
 that wait for their answers do not fit into the processor's caches (17 us for each request on 5,000 connections, instead
 of 13.5).
+
+Where applications take long, the event loop looks for more after `SPELL`: a request that comes just behind such a look would
+wait for all that were found by it, and then for all that come meanwhile, since epoll names first what it has named before.
+FastAPI on 64 connections: p50 5.0 ms, and p99 5.5 instead of 9.9.
 """
 
 from __future__ import annotations
@@ -21,6 +25,7 @@ from asyncio.tasks import _enter_task, _leave_task
 from collections.abc import Coroutine, Generator
 from contextvars import Context
 from functools import partial
+from time import perf_counter
 from typing import Any
 
 from uvicorn.protocols._state import ServerState
@@ -33,6 +38,16 @@ APART = 200
 ALONE = 16
 # So many requests are begun before they are answered, at most.
 BATCH = 32
+# For so many seconds requests are answered before the event loop looks for more.
+SPELL = 0.001
+# So many are answered in any case: of one nobody would learn how long they take.
+LEAST = 2
+# Where they are quick, so many turns go unmeasured: to look at the clock twice in each would be 3 % of small requests.
+UNMEASURED = 15
+
+
+# Of most turns there is no rest; never changed.
+_NONE: list[RequestCycle] = []
 
 
 class _Turn:
@@ -42,15 +57,19 @@ class _Turn:
         cycles: Those that are not answered yet.
         context: What all of them run in.
         task: What answers them.
+        rest: Those for which there is no time before the event loop looks for more.
+        over: Whether the event loop has gone on since they began to be answered.
         begun: What was begun before the task was, and waits; and for what.
     """
 
-    __slots__ = ("begun", "context", "cycles", "task")
+    __slots__ = ("begun", "context", "cycles", "over", "rest", "task")
 
-    def __init__(self, cycle: RequestCycle, context: Context) -> None:
-        self.cycles = [cycle]
+    def __init__(self, cycles: list[RequestCycle], context: Context) -> None:
+        self.cycles = cycles
+        self.rest: list[RequestCycle] = _NONE
         self.context = context
         self.task: Any = None
+        self.over = False
         self.begun: tuple[Coroutine[Any, Any, None], Any] | None = None
 
 
@@ -63,7 +82,7 @@ class TurnTasks:
         context: What each task gets a copy of.
     """
 
-    __slots__ = ("_alone", "_apart", "_context", "_loop", "_state", "_turn")
+    __slots__ = ("_alone", "_apart", "_context", "_loop", "_most", "_state", "_turn", "_unmeasured")
 
     def __init__(
         self,
@@ -77,6 +96,10 @@ class TurnTasks:
         # How many requests are still to get tasks of their own, and how many are to after the next one that comes alone.
         self._apart = 0
         self._alone = 1
+        # How many are answered before the event loop looks for more.
+        self._most = BATCH
+        # Of so many turns nobody will look how long they take.
+        self._unmeasured = 0
         # This turn, while its task has not begun.
         self._turn: _Turn | None = None
 
@@ -86,7 +109,7 @@ class TurnTasks:
         Those before it may be answered meanwhile, it itself never is.
         """
         turn = self._turn
-        if turn is not None and len(turn.cycles) >= BATCH:
+        if turn is not None and len(turn.cycles) == BATCH <= self._most:
             self._answer_now(turn)
             turn = self._turn
         if turn is not None and not turn.task.cancelling():
@@ -95,12 +118,15 @@ class TurnTasks:
             self._apart -= 1
             self.begin_apart(cycle)
         else:
-            context = self._context.copy()
-            turn = self._turn = _Turn(cycle, context)
-            answer = self._answer(turn)
-            answer.send(None)
-            turn.task = asyncio.Task(answer, loop=self._loop, context=context)
-            self._state.tasks.add(turn.task)
+            self._begin_turn([cycle])
+
+    def _begin_turn(self, cycles: list[RequestCycle]) -> None:
+        context = self._context.copy()
+        turn = self._turn = _Turn(cycles, context)
+        answer = self._answer(turn)
+        answer.send(None)
+        turn.task = asyncio.Task(answer, loop=self._loop, context=context)
+        self._state.tasks.add(turn.task)
 
     def begin_apart(self, cycle: RequestCycle) -> None:
         """The same, with a task of its own."""
@@ -128,7 +154,7 @@ class TurnTasks:
                     self._alone = min(2 * self._alone, ALONE)
                 else:
                     self._alone = 1
-                self._loop.call_soon(partial(self._look, cycles), context=self._context)
+                self._loop.call_soon(partial(self._look, turn), context=self._context)
                 await self._answer_all(turn)
         finally:
             state = self._state
@@ -137,9 +163,11 @@ class TurnTasks:
                 state.look_whether_empty()
 
     async def _answer_all(self, turn: _Turn) -> None:
-        """Answer them in order, until the task or its context bears a trace of one."""
+        """Answer them in order, as many as there is time for, until the task or its context bears a trace of one."""
         untouched, context = self._context, turn.context
         cycles, task = turn.cycles, turn.task
+        began = self._begin_spell(turn)
+        count = len(cycles)
         cycles.reverse()
         state = self._state
         state.turn = 0.0  # time passes from here on
@@ -174,12 +202,42 @@ class TurnTasks:
                 or cancelling() != cancels
                 or task._callbacks  # noqa: SLF001 - there is no other way to see them
             ):
-                self._separate(cycles)
+                self._separate(turn)
                 break
         if state.answering is cycle:
             state.answering = None
         if state.answered_together:
             state.end_together()
+        self._end_spell(turn, began, count)
+
+    def _begin_spell(self, turn: _Turn) -> float:
+        """Set aside those for which there is no time; return the time, where it is to be learnt how long they take."""
+        cycles, most = turn.cycles, self._most
+        if len(cycles) > most:
+            turn.rest = cycles[most:]
+            del cycles[most:]
+        if self._unmeasured:
+            self._unmeasured -= 1
+            return 0.0
+        return perf_counter() if len(cycles) > 1 else 0.0
+
+    def _end_spell(self, turn: _Turn, began: float, count: int) -> None:
+        if began and not turn.over:  # nobody has waited
+            taken = (perf_counter() - began) / count
+            slow = taken * BATCH > SPELL
+            self._most = max(LEAST, int(SPELL / taken)) if slow else BATCH
+            self._unmeasured = 0 if slow else UNMEASURED
+        if turn.rest:
+            self._go_on_later(turn)
+
+    def _go_on_later(self, turn: _Turn) -> None:
+        """Answer the rest when the event loop has looked for more, in front of those."""
+        rest, turn.rest = turn.rest, _NONE
+        following = self._turn
+        if following is not None and not following.task.cancelling():
+            following.cycles[:0] = rest
+        else:
+            self._begin_turn(rest)
 
     def _answer_now(self, turn: _Turn) -> None:
         """Do what the task of the turn would do, as if it had begun.
@@ -206,7 +264,7 @@ class TurnTasks:
             turn.begun = answers, waits_for
         finally:
             _leave_task(loop, task)
-            self._look(turn.cycles)
+            self._look(turn)
         self._turn = None
 
     def _touched(self, turn: _Turn) -> bool:
@@ -216,12 +274,13 @@ class TurnTasks:
         except Exception:  # noqa: BLE001 - what it has set may compare as it likes
             return True
 
-    def _look(self, cycles: list[RequestCycle]) -> None:
+    def _look(self, turn: _Turn) -> None:
         """The turn in which they should all have been answered is over: does an application wait?"""
+        turn.over = True
         self._state.end_together()  # who waits is looked at on its own
         self._release_head()
-        if cycles:
-            self._separate(cycles)
+        if turn.cycles or turn.rest:
+            self._separate(turn)
 
     def _release_head(self) -> None:
         """Who waits may have begun its response: that head goes out now."""
@@ -230,10 +289,14 @@ class TurnTasks:
             state.answering.release_head()
             state.answering = None
 
-    def _separate(self, cycles: list[RequestCycle]) -> None:
+    def _separate(self, turn: _Turn) -> None:
         self._apart = APART
+        cycles = turn.cycles
         while cycles:
             self.begin_apart(cycles.pop())
+        rest, turn.rest = turn.rest, _NONE
+        for cycle in rest:
+            self.begin_apart(cycle)
 
 
 def _traces(task: Any) -> tuple[int, int, str, int, list[object]]:
