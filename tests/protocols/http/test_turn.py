@@ -956,3 +956,50 @@ def test_what_time_was_spent_waiting_is_not_learnt(clock: SimpleNamespace) -> No
         assert order == list(range(8))
 
     run(test)
+
+
+def test_what_has_been_put_off_is_answered_at_once_when_they_are_quick_again(clock: SimpleNamespace) -> None:
+    async def test(turns: Turns) -> None:
+        order: list[int] = []
+        slow, quick = lasting(clock, SPELL, order), lasting(clock, 0.0, order)
+        await turns.turn(slow(0), slow(1))
+        order.clear()
+        turns.begin(*map(quick, range(8 * BATCH)))
+        await asyncio.sleep(0)
+        assert order == list(range(LEAST))
+        turns.begin(*map(quick, range(8 * BATCH, 9 * BATCH)))
+        await asyncio.sleep(0)
+        assert order == list(range(9 * BATCH))
+        assert not turns.state.tasks
+
+    run(test)
+
+
+def test_those_that_come_while_others_are_put_off_are_behind_them(clock: SimpleNamespace) -> None:
+    async def test(turns: Turns) -> None:
+        order: list[int] = []
+        slow = lasting(clock, SPELL, order)
+        await turns.turn(slow(0), slow(1))
+        order.clear()
+        turns.begin(*map(slow, range(5)))
+        for number in range(5, 12):
+            await asyncio.sleep(0)
+            turns.begin(slow(number))
+        while len(order) < 12:  # a hang is ended by the limit
+            await asyncio.sleep(0)
+        assert order == list(range(12))
+
+    run(test)
+
+
+def test_who_is_separated_is_not_learnt_from(clock: SimpleNamespace) -> None:
+    async def test(turns: Turns) -> None:
+        async def sets(request: Request) -> None:
+            clock.now += SPELL
+            variable.set("set")
+
+        await turns.turn(sets, *[answer] * 20)
+        assert turns.tasks._most == BATCH
+        assert turns.tasks._unmeasured == 0
+
+    run(test)

@@ -46,7 +46,7 @@ LEAST = 2
 UNMEASURED = 15
 
 
-# Of most turns there is no rest; never changed.
+# Of most turns nothing is put off; never changed.
 _NONE: list[RequestCycle] = []
 
 
@@ -54,19 +54,21 @@ class _Turn:
     """The requests of one turn of the event loop.
 
     Attributes:
-        cycles: Those that are not answered yet.
+        cycles: Those that have come, in order.
+        rest: Those that have been put off, and go before them; the next one is the last.
+        spell: Those that are being answered; the next one is the last.
         context: What all of them run in.
         task: What answers them.
-        rest: Those for which there is no time before the event loop looks for more.
         over: Whether the event loop has gone on since they began to be answered.
         begun: What was begun before the task was, and waits; and for what.
     """
 
-    __slots__ = ("begun", "context", "cycles", "over", "rest", "task")
+    __slots__ = ("begun", "context", "cycles", "over", "rest", "spell", "task")
 
-    def __init__(self, cycles: list[RequestCycle], context: Context) -> None:
+    def __init__(self, cycles: list[RequestCycle], rest: list[RequestCycle], context: Context) -> None:
         self.cycles = cycles
-        self.rest: list[RequestCycle] = _NONE
+        self.rest = rest
+        self.spell = _NONE
         self.context = context
         self.task: Any = None
         self.over = False
@@ -109,7 +111,7 @@ class TurnTasks:
         Those before it may be answered meanwhile, it itself never is.
         """
         turn = self._turn
-        if turn is not None and len(turn.cycles) == BATCH <= self._most:
+        if turn is not None and len(turn.cycles) >= BATCH <= self._most:
             self._answer_now(turn)
             turn = self._turn
         if turn is not None and not turn.task.cancelling():
@@ -118,11 +120,11 @@ class TurnTasks:
             self._apart -= 1
             self.begin_apart(cycle)
         else:
-            self._begin_turn([cycle])
+            self._begin_turn([cycle], _NONE)
 
-    def _begin_turn(self, cycles: list[RequestCycle]) -> None:
+    def _begin_turn(self, cycles: list[RequestCycle], rest: list[RequestCycle]) -> None:
         context = self._context.copy()
-        turn = self._turn = _Turn(cycles, context)
+        turn = self._turn = _Turn(cycles, rest, context)
         answer = self._answer(turn)
         answer.send(None)
         turn.task = asyncio.Task(answer, loop=self._loop, context=context)
@@ -142,14 +144,13 @@ class TurnTasks:
             cancelled = exc
         if self._turn is turn:
             self._turn = None
-        cycles = turn.cycles
         try:
             if turn.begun is not None:
                 await _go_on(*turn.begun, cancelled)
             elif cancelled is not None:
                 raise cancelled
-            elif cycles:
-                if len(cycles) == 1:
+            elif turn.cycles or turn.rest:
+                if len(turn.cycles) == 1 and not turn.rest:
                     self._apart = self._alone
                     self._alone = min(2 * self._alone, ALONE)
                 else:
@@ -165,10 +166,10 @@ class TurnTasks:
     async def _answer_all(self, turn: _Turn) -> None:
         """Answer them in order, as many as there is time for, until the task or its context bears a trace of one."""
         untouched, context = self._context, turn.context
-        cycles, task = turn.cycles, turn.task
+        task = turn.task
         began = self._begin_spell(turn)
+        cycles = turn.spell
         count = len(cycles)
-        cycles.reverse()
         state = self._state
         state.turn = 0.0  # time passes from here on
         self._release_head()
@@ -203,6 +204,7 @@ class TurnTasks:
                 or task._callbacks  # noqa: SLF001 - there is no other way to see them
             ):
                 self._separate(turn)
+                began = 0.0
                 break
         if state.answering is cycle:
             state.answering = None
@@ -211,15 +213,25 @@ class TurnTasks:
         self._end_spell(turn, began, count)
 
     def _begin_spell(self, turn: _Turn) -> float:
-        """Set aside those for which there is no time; return the time, where it is to be learnt how long they take."""
-        cycles, most = turn.cycles, self._most
-        if len(cycles) > most:
-            turn.rest = cycles[most:]
-            del cycles[most:]
+        """Choose whom there is time for; return the time, where it is to be learnt how long they take."""
+        cycles = turn.cycles
+        if self._most < BATCH:
+            turn.spell = []
+            while len(turn.spell) < self._most and (turn.rest or turn.cycles):
+                if not turn.rest:
+                    turn.rest, turn.cycles = turn.cycles[::-1], []
+                turn.spell.append(turn.rest.pop())
+            turn.spell.reverse()
+        else:
+            cycles.reverse()
+            if turn.rest:
+                cycles += turn.rest
+                turn.rest = _NONE
+            turn.spell = cycles
         if self._unmeasured:
             self._unmeasured -= 1
             return 0.0
-        return perf_counter() if len(cycles) > 1 else 0.0
+        return perf_counter() if len(turn.spell) > 1 else 0.0
 
     def _end_spell(self, turn: _Turn, began: float, count: int) -> None:
         if began and not turn.over:  # nobody has waited
@@ -227,17 +239,19 @@ class TurnTasks:
             slow = taken * BATCH > SPELL
             self._most = max(LEAST, int(SPELL / taken)) if slow else BATCH
             self._unmeasured = 0 if slow else UNMEASURED
-        if turn.rest:
+        if turn.rest or turn.cycles:
             self._go_on_later(turn)
 
     def _go_on_later(self, turn: _Turn) -> None:
-        """Answer the rest when the event loop has looked for more, in front of those."""
-        rest, turn.rest = turn.rest, _NONE
+        """Answer those that are left when the event loop has looked for more, in front of those."""
+        cycles, rest = turn.cycles, turn.rest
+        turn.cycles, turn.rest = [], _NONE
         following = self._turn
-        if following is not None and not following.task.cancelling():
-            following.cycles[:0] = rest
+        if following is None or following.task.cancelling():
+            self._begin_turn(cycles, rest)
         else:
-            self._begin_turn(rest)
+            following.cycles[:0] = cycles
+            following.rest = following.rest + rest
 
     def _answer_now(self, turn: _Turn) -> None:
         """Do what the task of the turn would do, as if it had begun.
@@ -279,7 +293,7 @@ class TurnTasks:
         turn.over = True
         self._state.end_together()  # who waits is looked at on its own
         self._release_head()
-        if turn.cycles or turn.rest:
+        if turn.spell or turn.rest or turn.cycles:
             self._separate(turn)
 
     def _release_head(self) -> None:
@@ -291,11 +305,11 @@ class TurnTasks:
 
     def _separate(self, turn: _Turn) -> None:
         self._apart = APART
-        cycles = turn.cycles
-        while cycles:
-            self.begin_apart(cycles.pop())
-        rest, turn.rest = turn.rest, _NONE
-        for cycle in rest:
+        for stack in (turn.spell, turn.rest):
+            while stack:
+                self.begin_apart(stack.pop())
+        cycles, turn.cycles = turn.cycles, []
+        for cycle in cycles:
             self.begin_apart(cycle)
 
 
