@@ -65,7 +65,7 @@ def probe(look: Probe, contenders: list[Contender], rounds: int) -> tuple[list[S
 
 def least_seconds(scenario: Scenario) -> int:
     """Thousands of connections at once take a while: what does not fit into the backlog is tried again a second later."""
-    return 1 + scenario.load.connections // 1000
+    return max(scenario.seconds, 1 + scenario.load.connections // 1000)
 
 
 def turns(running: list[Server], number: int) -> list[Server]:

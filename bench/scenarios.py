@@ -64,6 +64,7 @@ class Scenario:
         needs: Names that a contender may have among what it cannot do.
         server: Options of the launch.
         quick: Whether it is part of the short run.
+        seconds: Of each round at least: a connection that has not been answered by its end is in no latency.
     """
 
     name: str
@@ -75,6 +76,7 @@ class Scenario:
     needs: frozenset[str] = frozenset()
     server: dict[str, object] = field(default_factory=dict)
     quick: bool = False
+    seconds: int = 1
 
     def possible(self, cannot: frozenset[str]) -> bool:
         return not cannot & (self.needs | {self.name})
@@ -123,6 +125,7 @@ REQUESTS = (
         Load(path="/items/7?q=a", connections=256),
         "frameworks:fastapi",
         p99=0.3,
+        seconds=4,
         needs=frozenset({"fastapi"}),
     ),
     Scenario(

@@ -37,6 +37,7 @@ def test_each_round_begins_with_another_one() -> None:
 
 def test_many_connections_get_the_time_to_be_made() -> None:
     assert [least_seconds(SCENARIOS[f"connections-{count}"]) for count in (10, 1000, 5000)] == [1, 2, 6]
+    assert least_seconds(SCENARIOS["fastapi-256"]) == 4
 
 
 @pytest.mark.e2e
