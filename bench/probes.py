@@ -12,16 +12,20 @@ import socket
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 
 from bench import lifecycle
 from bench.contenders import Contender
 from bench.figures import fairness
+from bench.loading import run_load
 from bench.running import PATIENCE, Server, ran, voluntary_switches
+from bench.scenarios import Load
 
 PLAIN = "plain:app"
 PID = b"GET /pid HTTP/1.1\r\nHost: localhost\r\n\r\n"
 CONNECTIONS = 5000
+NEWCOMERS = 128
 # Whatever a start leaves to do is done by then.
 SETTLE = 2.0
 # Longer than any of these takes.
@@ -178,6 +182,36 @@ async def answer(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> 
     return await reader.readexactly(length)
 
 
+def newcomers(contender: Contender) -> Figures:
+    """How long new connections wait for their first answer where as many others are busy with FastAPI."""
+    load = Load(path="/items/7?q=a", connections=NEWCOMERS)
+    with Server(contender, "frameworks:fastapi") as server, ThreadPoolExecutor(1) as pool:
+        run_load(load, server.port, 1)
+        busy = pool.submit(run_load, load, server.port, 6)
+        time.sleep(1)
+        times = sorted(asyncio.run(first_answers(server.port, load.path)))
+        busy.result()
+    return {
+        "ms until half of them are answered": times[len(times) // 2] * 1e3,
+        "ms until all are": times[-1] * 1e3,
+    }
+
+
+async def first_answers(port: int, path: str) -> list[float]:
+    """Of so many connections at once, the time from the connection to the answer."""
+    connecting = [asyncio.open_connection("127.0.0.1", port) for _ in range(NEWCOMERS)]
+    pairs = await asyncio.gather(*connecting)
+    began = time.monotonic()
+
+    async def ask_one(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> float:
+        writer.write(b"GET %b HTTP/1.1\r\nHost: localhost\r\n\r\n" % path.encode())
+        await asyncio.wait_for(reader.readuntil(b"\r\n\r\n"), PATIENCE)
+        writer.close()
+        return time.monotonic() - began
+
+    return await asyncio.gather(*(ask_one(*pair) for pair in pairs))
+
+
 def memory(workers: int) -> Callable[[Contender], Figures]:
     def take(contender: Contender) -> Figures:
         with settled(contender, workers) as server:
@@ -189,6 +223,13 @@ def memory(workers: int) -> Callable[[Contender], Figures]:
 PROBES = {
     each.name: each
     for each in (
+        Probe(
+            "newcomers",
+            "3 FastAPI, 128 new connections where 128 are busy",
+            newcomers,
+            {},
+            frozenset({"fastapi"}),
+        ),
         Probe(
             "idle-connections",
             "11 idle connections, 5,000",
