@@ -174,9 +174,9 @@ async def spread(port: int, way: str) -> Counter[bytes]:
     return counts
 
 
-async def answer(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> bytes:
-    """The process that answers."""
-    writer.write(PID)
+async def answer(reader: asyncio.StreamReader, writer: asyncio.StreamWriter, request: bytes = PID) -> bytes:
+    """The body of the answer: the process that gives it, where nothing else is asked for."""
+    writer.write(request)
     head = await asyncio.wait_for(reader.readuntil(b"\r\n\r\n"), PATIENCE)
     length = int(head.lower().split(b"content-length:")[1].split(b"\r\n")[0])
     return await reader.readexactly(length)
@@ -204,8 +204,7 @@ async def first_answers(port: int, path: str) -> list[float]:
     began = time.monotonic()
 
     async def ask_one(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> float:
-        writer.write(b"GET %b HTTP/1.1\r\nHost: localhost\r\n\r\n" % path.encode())
-        await asyncio.wait_for(reader.readuntil(b"\r\n\r\n"), PATIENCE)
+        await answer(reader, writer, b"GET %b HTTP/1.1\r\nHost: localhost\r\n\r\n" % path.encode())
         writer.close()
         return time.monotonic() - began
 

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import socket
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
@@ -15,6 +16,19 @@ LOOPBACK = Address("tcp", host="127.0.0.1", port=0)
 
 def listening(sock: socket.socket) -> bool:
     return bool(sock.getsockopt(socket.SOL_SOCKET, socket.SO_ACCEPTCONN))
+
+
+@contextlib.contextmanager
+def with_queue(family: int, address: object, limit: int, waiting: int) -> Iterator[socket.socket]:
+    """A socket with so many connections in its queue."""
+    with contextlib.ExitStack() as stack:
+        sock = stack.enter_context(socket.socket(family))
+        sock.bind(address)  # type: ignore[arg-type]
+        sock.listen(limit)
+        for _ in range(waiting):
+            client = stack.enter_context(socket.socket(family))
+            client.connect(sock.getsockname())
+        yield sock
 
 
 def refusal(function: Callable[[], object]) -> str:

@@ -11,6 +11,7 @@ import asyncio
 import contextlib
 import errno
 import logging
+import math
 import socket
 import ssl
 import time
@@ -27,6 +28,8 @@ LONG_TURN = 0.001
 # One more for each quarter of a millisecond. By hand a connection costs 20 us more than by the event loop's server; taken
 # without measure, 256 clients with a connection for each request would keep each other's turns long, and pay that for all.
 TIME_FOR_ONE = 0.00025
+# So many turns of the event loop asyncio's server needs to set up what it has accepted; closed earlier, it drops it.
+SETTING_UP = 3
 # How long the event loop waits for a client's close_notify, in seconds. It would count while a slow client still takes
 # its response, and cut that; the connections themselves see to it that nobody waits for nothing (`uvicorn.protocols`).
 CLOSE_NOTIFY_LIMIT = 3600.0
@@ -92,13 +95,10 @@ class Attacher:
 
     # --- accepting ---------------------------------------------------------------------------
 
-    def _take(self, sock: socket.socket, most: int | None = None) -> None:
+    def _take(self, sock: socket.socket, most: float = math.inf) -> None:
         """Take what waits, so many at most."""
-        while most is None or most > 0:
-            if not self._accept(sock):
-                return
-            if most is not None:
-                most -= 1
+        while most > 0 and self._accept(sock):
+            most -= 1
 
     def _accept(self, listening: socket.socket) -> bool:
         """Take one connection; False where there is none to take."""
@@ -274,9 +274,9 @@ class Helper(Attacher):
 
     def empty_queue(self) -> None:
         """Take all connections that the kernel has taken for us."""
-        self._take_along(None)
+        self._take_along(math.inf)
 
-    def _take_along(self, most: int | None) -> None:
+    def _take_along(self, most: float) -> None:
         if self._closed or self._server is None:
             return
         for face in self._server.sockets:

@@ -26,7 +26,7 @@ from types import FrameType
 from typing import Any
 
 from uvicorn._addresses import BindError
-from uvicorn._attach import Helper
+from uvicorn._attach import SETTING_UP, Helper
 from uvicorn._early import before_us
 from uvicorn._hooks import TICK, ServerHooks
 from uvicorn._interrupt import interruptible
@@ -427,7 +427,7 @@ class Server:
         for sock in [sock for server in self.servers for sock in server.sockets]:
             with contextlib.suppress(NotImplementedError):  # Windows' event loop has no readers
                 self._loop.remove_reader(sock.fileno())
-        for _ in range(3):
+        for _ in range(SETTING_UP):
             await asyncio.sleep(0)
         self._close_listeners(sockets)
         self.hooks.stopped_accepting(self)

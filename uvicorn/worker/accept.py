@@ -22,7 +22,7 @@ import ssl
 from collections.abc import Callable, Coroutine
 from typing import Any
 
-from uvicorn._attach import ALONE_BATCH, LONG_TURN, Acceptor
+from uvicorn._attach import ALONE_BATCH, LONG_TURN, SETTING_UP, Acceptor
 from uvicorn._backlog import accept_queue
 from uvicorn._ipc.scoreboard import Cell, Row, Scoreboard, microseconds
 from uvicorn.protocols._state import ServerState
@@ -38,9 +38,6 @@ CHURN_RATIO = 4
 CHURN_LEAST = 100
 # Twice as many connections as a sibling and this many more are too many all the same: some of them stay.
 FAR_MORE = 32
-
-# So many turns of the event loop asyncio's server needs to set up what it has accepted; closed earlier, it drops it.
-SETTING_UP = 3
 
 logger = logging.getLogger("uvicorn.error")
 
@@ -134,7 +131,7 @@ class GatedAcceptor(Acceptor):
         load = self._load() + 1
         self._row[Cell.CONNECTIONS] = load
         if load > FAR_MORE:
-            siblings = self._siblings(microseconds())
+            siblings = self._siblings()
             if siblings and load > 2 * min(siblings) + FAR_MORE:
                 self._loop.call_soon(self._back_to_the_gate)
         return self._factory()
@@ -161,8 +158,7 @@ class GatedAcceptor(Acceptor):
     # --- the gate ----------------------------------------------------------------------------
 
     def _readable(self) -> None:
-        now = microseconds()
-        siblings = self._siblings(now)
+        siblings = self._siblings()
         if not siblings:
             super()._readable()
             return
@@ -172,8 +168,8 @@ class GatedAcceptor(Acceptor):
             self._pause(STEP_BACK)
             return
         self._steps_back = 0
-        before, self._taken_at = self._taken_at, now
-        self._take(self._sock, self._share() if now - before > LONG_TURN * 1e6 else 1)
+        before, self._taken_at = self._taken_at, microseconds()
+        self._take(self._sock, self._share() if self._taken_at - before > LONG_TURN * 1e6 else 1)
 
     def _share(self) -> int:
         """Half of this worker's part of those that wait; one where the kernel does not tell how many.
@@ -181,18 +177,19 @@ class GatedAcceptor(Acceptor):
         Half, because its siblings look as well: who takes all that would be its part has too many when they have theirs.
         """
         waiting, _ = accept_queue(self._sock) or (1, 0)
-        accepting = len(self._siblings(microseconds())) + 1
+        accepting = len(self._siblings()) + 1
         return max(1, min(ALONE_BATCH, waiting // (2 * accepting)))
 
     def _load(self) -> int:
         return len(self._state.connections) + len(self._attaching)
 
-    def _siblings(self, now: int) -> list[int]:
+    def _siblings(self) -> list[int]:
         """How many connections each accepting sibling has.
 
         This worker's own row is left out: its tick is old when the event loop has stood still, and whether it
         accepts yet is written last. Neither makes it alone.
         """
+        now = microseconds()
         accepting = self._scoreboard.column(Cell.ACCEPTING)
         ticks = self._scoreboard.column(Cell.LOOP_TICK)
         counts = self._scoreboard.column(Cell.CONNECTIONS)

@@ -214,7 +214,6 @@ class TurnTasks:
 
     def _begin_spell(self, turn: _Turn) -> float:
         """Choose whom there is time for; return the time, where it is to be learnt how long they take."""
-        cycles = turn.cycles
         if self._most < BATCH:
             turn.spell = []
             while len(turn.spell) < self._most and (turn.rest or turn.cycles):
@@ -223,11 +222,11 @@ class TurnTasks:
                 turn.spell.append(turn.rest.pop())
             turn.spell.reverse()
         else:
+            cycles = turn.spell = turn.cycles
             cycles.reverse()
             if turn.rest:
                 cycles += turn.rest
                 turn.rest = _NONE
-            turn.spell = cycles
         if self._unmeasured:
             self._unmeasured -= 1
             return 0.0
