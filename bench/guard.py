@@ -248,15 +248,25 @@ class Bench:
             for feed, data in zip(feeds, batch, strict=True):
                 feed(data)
             await asyncio.sleep(0)
-            times.append(time.perf_counter_ns() - began)
-        self._turns += count
+            taken = time.perf_counter_ns() - began
+            self._turns += 1
+            for _ in range(CONNECTIONS):
+                if self._answered() >= self._turns * CONNECTIONS:
+                    break
+                # Requests that take long, as the first ones do, are put off to further turns of the loop.
+                await asyncio.sleep(0)
+                taken = time.perf_counter_ns() - began
+            times.append(taken)
+
+    def _answered(self) -> int:
+        return sum(each.answers for each in self._transports)
 
     def least(self) -> float:
         """Microseconds of a request in an undisturbed turn."""
         return percentile(sorted(self.times), UNDISTURBED) / 1e3 / CONNECTIONS
 
     def check(self) -> None:
-        asked, answered = self._turns * CONNECTIONS, sum(each.answers for each in self._transports)
+        asked, answered = self._turns * CONNECTIONS, self._answered()
         if answered != asked:
             raise SystemExit(f"{answered} of {asked} requests were answered well: this measures nothing.")
 
